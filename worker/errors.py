@@ -13,7 +13,9 @@
     ├─ OperationNotFound
     ├─ StateConflict            cancel while in flight, retry past the window ...
     ├─ StoreUnavailable         from psycopg, its cause kept
-    └─ SchemaMismatch           the database's schema is not this worker's
+    ├─ SchemaMismatch           the database's schema is not this worker's
+    ├─ SendWindowPassed         the lease left no time for a call: nothing was sent
+    └─ CallCut                  the call took its whole total time, or the worker stops
 
 What an API answers is never an exception: it is a verdict (``operation.Verdict``).
 """
@@ -75,3 +77,11 @@ class StoreUnavailable(RingonceError):
 
 class SchemaMismatch(RingonceError):
     """The database's outbox schema is missing or of another version."""
+
+
+class SendWindowPassed(RingonceError):
+    """The lease leaves no time for a whole call any more, so none was begun."""
+
+
+class CallCut(RingonceError):
+    """The call was ended from this side: its total time was over, or the worker stops."""
