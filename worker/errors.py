@@ -14,8 +14,8 @@
     ├─ StateConflict            cancel while in flight, retry past the window ...
     ├─ StoreUnavailable         from psycopg, its cause kept
     ├─ SchemaMismatch           the database's schema is not this worker's
-    ├─ SendWindowPassed         the lease left no time for a call: nothing was sent
-    └─ CallCut                  the call took its whole total time, or the worker stops
+    ├─ SendWindowPassed         too late for the first byte: nothing was sent
+    └─ CallCut                  the worker had to stop before the answer came
 
 What an API answers is never an exception: it is a verdict (``operation.Verdict``).
 """
@@ -80,8 +80,8 @@ class SchemaMismatch(RingonceError):
 
 
 class SendWindowPassed(RingonceError):
-    """The lease leaves no time for a whole call any more, so none was begun."""
+    """By now the first byte may not leave any more (law 4), so nothing was sent."""
 
 
 class CallCut(RingonceError):
-    """The call was ended from this side: its total time was over, or the worker stops."""
+    """The worker had to stop before the answer came."""
