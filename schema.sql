@@ -1,0 +1,1728 @@
+-- ringonce: the outbox. `psql -f schema.sql` on an empty database (PostgreSQL 15 to 18) is all it takes.
+--
+--   enqueue()            claim()               record()
+--   ─────────► queued ─────────► in_flight ─────────────► succeeded | failed | expired | cancelled   (final)
+--                ▲                   │
+--                └───────────────────┴──────────────────► unresolved   (in doubt; a person or a late answer settles it)
+--
+-- Whatever Postgres can hold of the laws stands here, so that it holds for whoever writes: checks, keys, triggers,
+-- privileges. The numbers of the laws are those of the README. Time is always Postgres' own (law 10), and
+-- durations are exact seconds: a "day" in an interval is 25 hours once a year.
+--
+-- SQLSTATEs of our own (class RO), each with a message that says what to do:
+--   RO001 unknown endpoint      RO002 unknown account      RO003 invalid key         RO004 invalid payload
+--   RO005 key conflict          RO006 invalid time         RO007 invalid lane, priority, on_done or traceparent
+--   RO008 operation not found   RO009 state conflict       RO010 the row is frozen   RO011 final is final
+
+begin;
+
+do $$
+begin
+    if current_setting('server_version_num')::int < 150000 then
+        raise exception 'ringonce needs PostgreSQL 15 or later, this is %', current_setting('server_version');
+    end if;
+    if current_setting('server_encoding') <> 'UTF8' then
+        raise exception 'ringonce needs a database in UTF8, this one is in %', current_setting('server_encoding');
+    end if;
+end $$;
+
+-- Roles ---------------------------------------------------------------------------------------------------------------
+
+do $$
+declare
+    wanted text;
+begin
+    foreach wanted in array array['outbox_producer', 'outbox_worker', 'outbox_reader', 'outbox_admin'] loop
+        if not exists (select from pg_roles where rolname = wanted) then
+            begin
+                execute format('create role %I nologin', wanted);
+            exception when duplicate_object or unique_violation then
+                null;  -- another database of this cluster made it just now
+            end;
+        end if;
+    end loop;
+end $$;
+
+create schema outbox;
+comment on schema outbox is 'ringonce: operations for other people''s HTTP APIs, each executed once';
+
+-- Words ---------------------------------------------------------------------------------------------------------------
+
+create type outbox.state as enum ('queued', 'in_flight', 'succeeded', 'failed', 'expired', 'cancelled', 'unresolved');
+comment on type outbox.state is
+    'queued: waits for next_attempt_at. in_flight: leased. Final: succeeded (executed), failed (not executed, will not be
+retried), expired (deadline passed, not executed), cancelled. unresolved: in doubt, and its key protects no retry';
+
+create type outbox.verdict as enum ('accepted', 'refused', 'throttled', 'not_sent', 'ambiguous');
+comment on type outbox.verdict is
+    'accepted: executed. refused: will not be executed as it is. throttled: not executed now. not_sent: nothing left the
+worker. ambiguous: may have been executed';
+
+create type outbox.phase as enum ('connecting', 'sent', 'answered');
+comment on type outbox.phase is
+    'How far a request got. connecting: no byte can have left. sent: any part may have left. answered: a whole answer came';
+
+create function outbox.is_exact(duration interval) returns boolean
+    language sql immutable parallel safe
+    return extract(year from duration) = 0 and extract(month from duration) = 0 and extract(day from duration) = 0;
+comment on function outbox.is_exact is 'Whether an interval is exact seconds: it has no days and no months (law 10)';
+
+create function outbox.exact(duration interval) returns interval
+    language sql immutable parallel safe
+    return case when extract(year from duration) = 0 and extract(month from duration) = 0
+                then make_interval(secs => extract(epoch from duration)::double precision) else duration end;
+comment on function outbox.exact is 'The interval with its days as 24 hours each; months stay, for the check to refuse (law 10)';
+
+create function outbox.is_plausible(moment timestamptz) returns boolean
+    language sql immutable parallel safe
+    return isfinite(moment) and moment >= '2000-01-01 00:00:00+00' and moment < '9999-01-01 00:00:00+00';
+comment on function outbox.is_plausible is 'Whether a time is finite and lies from 2000 to before 9999, so that every client can read it';
+
+create function outbox.is_key(key text) returns boolean
+    language sql immutable parallel safe
+    return key !~ '[^!-~]' and octet_length(key) between 1 and 255;
+comment on function outbox.is_key is 'Whether a text can be an idempotency key: 1 to 255 visible ASCII characters';
+
+create function outbox.is_guessable(key text) returns boolean
+    language sql immutable parallel safe
+    return key ~ '^[A-Za-z_.:#/-]*[0-9]{1,20}$'
+        or key ~ '^[0-9]{4}-?[0-9]{2}-?[0-9]{2}[T_ -]?[0-9]{2}:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?(Z|[+-][0-9:]+)?$';
+comment on function outbox.is_guessable is
+    'Whether a key looks like a sequence or a time (msg-1, 1714900000000): such keys are reused by accident. No UUID does';
+
+-- Accounts and endpoints ----------------------------------------------------------------------------------------------
+
+create table outbox.schema_version (
+    version     integer primary key,
+    applied_at  timestamptz not null default clock_timestamp()
+);
+comment on table outbox.schema_version is 'The versions of this schema; a worker that needs another one than the highest refuses to start';
+comment on column outbox.schema_version.version is 'Number of the schema, rising by one';
+comment on column outbox.schema_version.applied_at is 'When it was applied';
+insert into outbox.schema_version (version) values (1);
+
+create table outbox.account (
+    name                  text collate "C" primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$' and octet_length(name) <= 63),
+    app_id                text not null check (outbox.is_key(app_id) and app_id !~ ':'),
+    base_url              text not null default 'https://api.enablex.io'
+                          check (base_url ~ '^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$' and base_url !~ '/$' and base_url !~ '[^!-~]'),
+    max_in_flight         integer check (max_in_flight > 0),
+    rate_per_second       double precision check (rate_per_second > 0 and rate_per_second <= 1e6),
+    burst                 integer check (burst > 0),
+    paused_at             timestamptz,
+    paused_reason         text,
+    blocked_until         timestamptz check (outbox.is_plausible(blocked_until)),
+    blocked_reason        text,
+    allow_guessable_keys  boolean not null default false,
+    created_at            timestamptz not null default clock_timestamp(),
+    unique (name, app_id),
+    check (burst is null or rate_per_second is not null),
+    check ((paused_at is null) = (paused_reason is null)),
+    check ((blocked_until is null) = (blocked_reason is null))
+);
+comment on table outbox.account is 'A name for one APP ID, its limits and its stops. The APP KEY never stands in the database';
+comment on column outbox.account.name is 'What producers call it; names the environment variable RINGONCE_APP_KEY_<NAME> or the secret file';
+comment on column outbox.account.app_id is 'The API''s name for the caller; frozen as soon as an operation carries it (a foreign key holds it)';
+comment on column outbox.account.base_url is 'Where the API lives: scheme, host, optional path, no slash at the end';
+comment on column outbox.account.max_in_flight is 'Most operations in flight over the whole fleet; null: no limit';
+comment on column outbox.account.rate_per_second is 'Most claims a second over the whole fleet (token bucket); null: no limit';
+comment on column outbox.account.burst is 'Size of the token bucket; null: one second''s worth, at least 1';
+comment on column outbox.account.paused_at is 'When a person paused it; nothing is claimed until a person resumes it';
+comment on column outbox.account.paused_reason is 'Why the person paused it';
+comment on column outbox.account.blocked_until is
+    'Set by workers (401, suspended ...): nothing is claimed before this, and afterwards one operation at a time, until one gets through';
+comment on column outbox.account.blocked_reason is 'What the API said that made workers stop';
+comment on column outbox.account.allow_guessable_keys is 'Accept keys like msg-1, which are easily reused by accident';
+comment on column outbox.account.created_at is 'When the row was written';
+
+create table outbox.endpoint (
+    name              text collate "C" primary key check (name ~ '^[a-z0-9][a-z0-9_.-]*$' and octet_length(name) <= 63),
+    path              text not null check (path ~ '^/' and path !~ '[^!-~]' and path !~ '#'),
+    success_field     text default 'result',
+    success_value     jsonb default '0',
+    id_field          text default 'job_id' check (id_field <> ''),
+    key_header        text not null default 'Idempotency-Key' check (key_header ~ '^[A-Za-z0-9-]+$'),
+    key_ttl           interval not null default '24:00:00',
+    key_safety        interval not null default '00:10:00',
+    settle            interval not null default '00:00:30',
+    call_deadline     interval not null default '00:00:30',
+    max_attempts      integer not null default 20 check (max_attempts between 1 and 1000),
+    backoff           interval not null default '00:00:02',
+    backoff_cap       interval not null default '00:15:00',
+    default_deadline  interval,
+    last_try          boolean not null default false,
+    refusal_is_proof  boolean not null default false,
+    caches_errors     boolean,
+    account_codes     text[] not null default
+                      '{UNAUTHORIZED,CREDENTIAL_EXPIRED,PROJECT_SUSPENDED,PROJECT_EXPIRED,ACCOUNT_SUSPENDED,ACCOUNT_EXPIRED}',
+    revision          bigint not null default 1,
+    check (outbox.is_exact(key_ttl) and outbox.is_exact(key_safety) and outbox.is_exact(settle) and outbox.is_exact(call_deadline)
+           and outbox.is_exact(backoff) and outbox.is_exact(backoff_cap) and outbox.is_exact(default_deadline)),
+    check (key_ttl <= '8760:00:00' and key_safety >= '0' and settle >= '0' and settle <= '24:00:00' and call_deadline > '0'
+           and backoff > '0' and backoff_cap >= backoff and backoff_cap <= '24:00:00' and default_deadline > '0'),
+    check (key_ttl - key_safety >= call_deadline + '00:00:01'),
+    check ((success_field is null) = (success_value is null))
+);
+comment on table outbox.endpoint is 'One API method: where it is, how its answers are read, how long its keys protect. Another API is another row';
+comment on column outbox.endpoint.name is 'What producers call it';
+comment on column outbox.endpoint.path is 'Appended to the account''s base_url; a slash at the end is part of it';
+comment on column outbox.endpoint.success_field is 'Member of a 2xx answer that tells success; null: any 2xx with a JSON object is one';
+comment on column outbox.endpoint.success_value is 'What that member must be, strictly: 0 is neither false nor "0"';
+comment on column outbox.endpoint.id_field is 'Member that holds the provider''s id, a non-empty string; null: the API gives none';
+comment on column outbox.endpoint.key_header is 'Name of the header that carries the key';
+comment on column outbox.endpoint.key_ttl is 'How long the API keeps a key';
+comment on column outbox.endpoint.key_safety is 'Taken off key_ttl: clock differences, and the way to the API';
+comment on column outbox.endpoint.settle is 'How long the API may stay busy with a request whose answer we did not get (law 4)';
+comment on column outbox.endpoint.call_deadline is 'Total time for one call, from connecting to the last byte of the answer';
+comment on column outbox.endpoint.max_attempts is 'Attempts that count, before the operation is given up';
+comment on column outbox.endpoint.backoff is 'Wait before the second attempt; doubles with each one';
+comment on column outbox.endpoint.backoff_cap is 'The longest wait between two attempts';
+comment on column outbox.endpoint.default_deadline is 'Deadline of an operation that names none, counted from its start; null: none';
+comment on column outbox.endpoint.last_try is 'Save one attempt for shortly before the key window closes; off for voice: nobody wants the call 23 hours late';
+comment on column outbox.endpoint.refusal_is_proof is 'A refusal proves that no earlier attempt was executed either (no gateway refuses what the API executed)';
+comment on column outbox.endpoint.caches_errors is 'Whether the API replays an error under its key; null: not known. If so, retry of a refused operation is pointless';
+comment on column outbox.endpoint.account_codes is 'Error codes of a 403 that speak of the account, not of the one request';
+comment on column outbox.endpoint.revision is 'Rises with every change, so that workers notice';
+
+create function outbox.endpoint_normalise() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    new.key_ttl := outbox.exact(new.key_ttl);
+    new.key_safety := outbox.exact(new.key_safety);
+    new.settle := outbox.exact(new.settle);
+    new.call_deadline := outbox.exact(new.call_deadline);
+    new.backoff := outbox.exact(new.backoff);
+    new.backoff_cap := outbox.exact(new.backoff_cap);
+    new.default_deadline := outbox.exact(new.default_deadline);
+    if tg_op = 'UPDATE' then
+        new.revision := old.revision + 1;
+    end if;
+    return new;
+end $$;
+comment on function outbox.endpoint_normalise is 'Trigger: makes days exact hours (psycopg sends 24 hours as "1 day") and counts the revision';
+create trigger endpoint_normalise before insert or update on outbox.endpoint
+    for each row execute function outbox.endpoint_normalise();
+
+insert into outbox.endpoint (name, path, id_field, last_try) values
+    ('voice.call',      '/voice/v1/call',              'voice_id',     false),
+    ('voice.broadcast', '/voice/v1/broadcast',         'broadcast_id', false),
+    ('sms.send',        '/sms/v1/messages/',           'job_id',       true),
+    ('whatsapp.send',   '/whatsapp/v1/messages',       'job_id',       true),
+    ('rcs.send',        '/rcs/v1/messages',            'job_id',       true),
+    ('rcs.template',    '/rcs/v1/messages/templates',  'job_id',       true),
+    ('message.send',    '/messaging/v1/send',          'job_id',       true);
+
+create table outbox.account_meter (
+    account      text collate "C" primary key,
+    tokens       double precision not null default 0,
+    refilled_at  timestamptz not null default '2000-01-01 00:00:00+00'
+);
+comment on table outbox.account_meter is
+    'The token bucket of each account, and the row that claims of a limited account lock. No foreign key refers to it, so no producer waits';
+comment on column outbox.account_meter.account is 'The account';
+comment on column outbox.account_meter.tokens is 'Tokens left at refilled_at';
+comment on column outbox.account_meter.refilled_at is 'When tokens was last counted; a new bucket is full';
+
+create function outbox.account_gets_meter() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into outbox.account_meter (account) values (new.name) on conflict do nothing;
+    return null;
+end $$;
+comment on function outbox.account_gets_meter is 'Trigger: every account has a meter';
+create trigger account_gets_meter after insert on outbox.account for each row execute function outbox.account_gets_meter();
+
+create table outbox.throttle (
+    account         text collate "C" not null references outbox.account (name) on delete cascade,
+    endpoint        text collate "C" not null references outbox.endpoint (name) on delete cascade,
+    blocked_until   timestamptz not null check (outbox.is_plausible(blocked_until)),
+    blocked_reason  text not null,
+    blocked_at      timestamptz not null default clock_timestamp(),
+    primary key (account, endpoint)
+);
+comment on table outbox.throttle is
+    'Set by workers (429, 503): an account''s use of one endpoint stops until blocked_until, then goes on with one operation at a time until one gets through';
+comment on column outbox.throttle.account is 'The account';
+comment on column outbox.throttle.endpoint is 'The endpoint';
+comment on column outbox.throttle.blocked_until is 'Nothing is claimed before this';
+comment on column outbox.throttle.blocked_reason is 'What the API said';
+comment on column outbox.throttle.blocked_at is 'When it said so';
+
+create table outbox.suspicion (
+    account       text collate "C" not null references outbox.account (name) on delete cascade,
+    operation_id  bigint not null,
+    status        integer not null,
+    met_at        timestamptz not null default clock_timestamp(),
+    primary key (account, operation_id)
+);
+comment on table outbox.suspicion is
+    'Refusals that may be about the account (403 of unknown code, 404, 405, 307, 308): three different operations in a row block it';
+comment on column outbox.suspicion.account is 'The account';
+comment on column outbox.suspicion.operation_id is 'The operation that met it';
+comment on column outbox.suspicion.status is 'The HTTP status';
+comment on column outbox.suspicion.met_at is 'When';
+
+-- Actions: what administrators did ------------------------------------------------------------------------------------
+
+create table outbox.action (
+    id            bigint generated always as identity primary key,
+    name          text not null,
+    operation_id  bigint,
+    account       text collate "C",
+    reason        text not null check (reason ~ '[^[:space:]]' and octet_length(reason) <= 4000),
+    detail        jsonb not null default '{}',
+    acted_by      name not null default session_user,
+    acted_at      timestamptz not null default clock_timestamp(),
+    transaction   xid8 not null default pg_current_xact_id()
+);
+comment on table outbox.action is 'The audit: who did what to which operation or account, why and when. Rows are only ever added';
+comment on column outbox.action.id is 'Number of the action';
+comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume';
+comment on column outbox.action.operation_id is 'The operation it was done to';
+comment on column outbox.action.account is 'The account it was done to';
+comment on column outbox.action.reason is 'Why, in the administrator''s words';
+comment on column outbox.action.detail is 'What changed: the state before and after, and more';
+comment on column outbox.action.acted_by is 'The session''s own user, whatever role it has put on';
+comment on column outbox.action.acted_at is 'When';
+comment on column outbox.action.transaction is 'The transaction that did it: only that one may move its operation out of a final state';
+create index action_of_operation on outbox.action (operation_id, id) where operation_id is not null;
+
+create function outbox.action_stays() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception 'outbox.action is the audit: rows are only ever added' using errcode = 'RO010';
+end $$;
+comment on function outbox.action_stays is 'Trigger: the audit is append-only';
+create trigger action_stays before update or delete on outbox.action for each row execute function outbox.action_stays();
+create trigger action_stays_whole before truncate on outbox.action for each statement execute function outbox.action_stays();
+
+-- Operations ----------------------------------------------------------------------------------------------------------
+
+create table outbox.operation (
+    id                    bigint generated always as identity primary key,
+    account               text collate "C" not null default 'default',
+    app_id                text not null,
+    endpoint              text collate "C" not null references outbox.endpoint (name),
+    idempotency_key       text collate "C" not null check (outbox.is_key(idempotency_key)),
+    payload               json check (json_typeof(payload) = 'object' and octet_length(payload::text) <= 1048576),
+    payload_sha256        bytea not null check (octet_length(payload_sha256) = 32),
+    lane                  text collate "C" not null default '' check (char_length(lane) <= 100 and lane !~ '[[:cntrl:]]'),
+    priority              smallint not null default 1 check (priority between 0 and 3),
+    state                 outbox.state not null default 'queued',
+    next_attempt_at       timestamptz default clock_timestamp() check (outbox.is_plausible(next_attempt_at)),
+    deadline_at           timestamptz check (outbox.is_plausible(deadline_at)),
+    attempt_count         integer not null default 0 check (attempt_count >= 0),
+    attempt_number        integer not null default 0 check (attempt_number >= attempt_count),
+    first_sent_at         timestamptz check (outbox.is_plausible(first_sent_at)),
+    key_window_closes_at  timestamptz check (outbox.is_plausible(key_window_closes_at)),
+    settles_at            timestamptz check (outbox.is_plausible(settles_at)),
+    url                   text check (octet_length(url) <= 2000),
+    key_header            text,
+    lease_token           uuid,
+    lease_expires_at      timestamptz check (outbox.is_plausible(lease_expires_at)),
+    leased_by             text check (octet_length(leased_by) <= 255),
+    response_status       integer check (response_status between 100 and 999),
+    response_headers      jsonb check (jsonb_typeof(response_headers) = 'array'),
+    response_body         bytea,
+    provider_id           text check (char_length(provider_id) between 1 and 255),
+    last_error            text check (octet_length(last_error) <= 4000),
+    last_answer_sha256    bytea check (octet_length(last_answer_sha256) = 32),
+    repeat_count          integer not null default 0 check (repeat_count >= 0),
+    reissue_of            bigint unique references outbox.operation (id) on delete set null,
+    resolved_by           bigint references outbox.action (id),
+    last_action           bigint references outbox.action (id),
+    on_done               text check (on_done ~ '^[!-~]{1,200}$'),
+    traceparent           text check (traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'),
+    enqueued_by           name not null default session_user,
+    created_at            timestamptz not null default clock_timestamp() check (outbox.is_plausible(created_at)),
+    finished_at           timestamptz check (outbox.is_plausible(finished_at)),
+
+    -- law 2: one meaning for each key of an APP ID, whatever the accounts are called; an account's APP ID stays
+    constraint operation_key_is_unique unique (app_id, idempotency_key),
+    constraint operation_app_id_is_the_accounts foreign key (account, app_id) references outbox.account (name, app_id),
+    constraint operation_is_never_its_own_reissue check (reissue_of <> id),
+    -- the states, each with what belongs to it
+    constraint operation_waits_when_queued check ((state = 'queued') = (next_attempt_at is not null)),
+    constraint operation_is_leased_in_flight check ((state = 'in_flight') = (lease_token is not null)
+        and (lease_token is null) = (lease_expires_at is null) and (lease_token is null) = (leased_by is null)),
+    constraint operation_is_finished_when_final check
+        ((state in ('succeeded', 'failed', 'expired', 'cancelled')) = (finished_at is not null)),
+    constraint operation_payload_stays_until_final check (payload is not null or finished_at is not null),
+    -- law 1: what is in flight has been claimed, with its destination frozen
+    constraint operation_in_flight_was_claimed check
+        (state <> 'in_flight' or (attempt_number > 0 and url is not null and key_header is not null and first_sent_at is not null)),
+    -- law 3: no lease outlives the key's window
+    constraint operation_has_window_when_sent check ((first_sent_at is null) = (key_window_closes_at is null)),
+    constraint operation_lease_ends_in_window check (state <> 'in_flight' or lease_expires_at <= key_window_closes_at),
+    -- law 4: nothing is due before the API is done with the attempt before
+    constraint operation_waits_for_settle check (state <> 'queued' or settles_at is null or next_attempt_at >= settles_at),
+    -- law 6: these mean "known not to have been executed"; unresolved means "not known"
+    constraint operation_final_is_honest check
+        (state not in ('failed', 'expired', 'cancelled') or first_sent_at is null or resolved_by is not null),
+    constraint operation_unresolved_is_in_doubt check (state <> 'unresolved' or first_sent_at is not null),
+    constraint operation_succeeded_has_answer check (state <> 'succeeded' or response_status is not null or resolved_by is not null)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
+
+comment on table outbox.operation is 'The outbox: one row for each thing to be done in the world, with the key it will be done under';
+comment on column outbox.operation.id is 'Number of the operation';
+comment on column outbox.operation.account is 'Which account it is done with';
+comment on column outbox.operation.app_id is 'The account''s APP ID, frozen at enqueue';
+comment on column outbox.operation.endpoint is 'Which API method it calls';
+comment on column outbox.operation.idempotency_key is 'Sent with every attempt; assigned before anything is sent, never changed, never reused';
+comment on column outbox.operation.payload is 'The body, exactly as it was written (json keeps the text); scrubbed some time after the operation is final';
+comment on column outbox.operation.payload_sha256 is 'SHA-256 of the body''s UTF-8 bytes; stays for as long as the row';
+comment on column outbox.operation.lane is 'Fairness: work in one lane cannot starve another';
+comment on column outbox.operation.priority is '0 is the most urgent, 3 the least; within one lane';
+comment on column outbox.operation.state is 'Where it stands';
+comment on column outbox.operation.next_attempt_at is 'Not claimed before this; set while queued';
+comment on column outbox.operation.deadline_at is 'No attempt starts after this; null: none';
+comment on column outbox.operation.attempt_count is 'Attempts counted against the endpoint''s max_attempts; those that sent nothing or were throttled are given back';
+comment on column outbox.operation.attempt_number is 'Number of the latest attempt; never given back';
+comment on column outbox.operation.first_sent_at is 'Start of the earliest attempt that may have been executed (in flight, the claim counts); null: certainly none';
+comment on column outbox.operation.key_window_closes_at is 'first_sent_at + key_ttl - key_safety: from then on the key may protect no longer';
+comment on column outbox.operation.settles_at is 'The API may still be busy with the attempt before, until this';
+comment on column outbox.operation.url is 'Where it is sent, frozen by the first claim';
+comment on column outbox.operation.key_header is 'Name of the key''s header, frozen by the first claim';
+comment on column outbox.operation.lease_token is 'Whoever holds this may send and record; fresh with every claim';
+comment on column outbox.operation.lease_expires_at is 'When the lease ends by itself';
+comment on column outbox.operation.leased_by is 'The worker process that holds the lease: node/pid';
+comment on column outbox.operation.response_status is 'HTTP status of the answer that decided it';
+comment on column outbox.operation.response_headers is 'Its headers, in order: [[name, value], ...], each byte one character (Latin-1)';
+comment on column outbox.operation.response_body is 'Its body, byte for byte';
+comment on column outbox.operation.provider_id is 'The id the API gave it (voice_id, broadcast_id, job_id)';
+comment on column outbox.operation.last_error is 'What went wrong last, in one line';
+comment on column outbox.operation.last_answer_sha256 is 'Hash over status and body of the last whole answer that did not settle it';
+comment on column outbox.operation.repeat_count is 'How often in a row that answer came again: an error cached under the key repeats to the byte';
+comment on column outbox.operation.reissue_of is 'The operation it does again under a new key; each can be reissued once';
+comment on column outbox.operation.resolved_by is 'The action by which a person settled it';
+comment on column outbox.operation.last_action is 'The latest action of an administrator on it';
+comment on column outbox.operation.on_done is 'Name of a task of the app''s to send when it is final';
+comment on column outbox.operation.traceparent is 'W3C trace context of the producer, sent on with the call';
+comment on column outbox.operation.enqueued_by is 'The session user that enqueued it; may see its result';
+comment on column outbox.operation.created_at is 'When it was enqueued';
+comment on column outbox.operation.finished_at is 'When it became final; null while it is not';
+
+-- Each index is named for its reader.
+create index operation_to_claim on outbox.operation (account, endpoint, lane, priority, next_attempt_at, id) where state = 'queued';
+create index operation_next_due on outbox.operation (next_attempt_at) where state = 'queued';
+create index operation_in_flight on outbox.operation (lease_expires_at, account, endpoint) where state = 'in_flight';
+create index operation_window_to_close on outbox.operation (key_window_closes_at) where state = 'queued' and first_sent_at is not null;
+create index operation_deadline_to_pass on outbox.operation (deadline_at) where state = 'queued' and deadline_at is not null;
+create index operation_unresolved on outbox.operation (id) where state = 'unresolved';
+create index operation_finished on outbox.operation (account, endpoint, finished_at) where finished_at is not null;
+create index operation_to_scrub on outbox.operation (finished_at) where finished_at is not null and payload is not null;
+create index operation_to_purge on outbox.operation (finished_at) where finished_at is not null and payload is null;
+
+create table outbox.attempt (
+    operation_id     bigint not null references outbox.operation (id) on delete cascade,
+    number           integer not null check (number > 0),
+    lease_token      uuid not null,
+    leased_by        text not null,
+    started_at       timestamptz not null,
+    finished_at      timestamptz check (finished_at >= started_at),
+    recorded         boolean not null default false,
+    late             boolean not null default false,
+    verdict          outbox.verdict,
+    phase            outbox.phase,
+    status           integer check (status between 100 and 999),
+    error            text check (octet_length(error) <= 4000),
+    provider_id      text check (char_length(provider_id) between 1 and 255),
+    body_sha256      bytea check (octet_length(body_sha256) = 32),
+    late_body        bytea,
+    disproved        boolean not null default false,
+    doubt            boolean not null generated always as
+                     (not disproved and (verdict is null or verdict = 'accepted'
+                      or (verdict = 'ambiguous' and status is distinct from 409))) stored,
+    primary key (operation_id, number),
+    constraint attempt_verdict_when_finished check ((verdict is null) = (finished_at is null)),
+    constraint attempt_status_when_answered check (status is null or phase = 'answered'),
+    constraint attempt_not_sent_sent_nothing check (verdict <> 'not_sent' or phase = 'connecting'),
+    constraint attempt_accepted_was_answered check (verdict <> 'accepted' or (phase = 'answered' and not disproved)),
+    constraint attempt_recorded_has_phase check (not recorded or phase is not null)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
+comment on table outbox.attempt is 'Every HTTP try: written by the claim before anything is sent (law 1), completed by the record';
+comment on column outbox.attempt.operation_id is 'The operation';
+comment on column outbox.attempt.number is 'Number of the try; never reused, even when the try is given back';
+comment on column outbox.attempt.lease_token is 'Only the holder of this may record the try (law 5)';
+comment on column outbox.attempt.leased_by is 'The worker process that made it: node/pid';
+comment on column outbox.attempt.started_at is 'When it was claimed: it can have been sent no earlier';
+comment on column outbox.attempt.finished_at is 'When it ended, as far as we know; null: open';
+comment on column outbox.attempt.recorded is 'Its worker told what came of it; false for one that was cut off by its lease';
+comment on column outbox.attempt.late is 'Told after the lease was lost: evidence that changed nothing final';
+comment on column outbox.attempt.verdict is 'What it means for the operation';
+comment on column outbox.attempt.phase is 'How far it got; null: its worker was lost';
+comment on column outbox.attempt.status is 'HTTP status of a whole answer';
+comment on column outbox.attempt.error is 'What went wrong, in one line';
+comment on column outbox.attempt.provider_id is 'The id in its answer';
+comment on column outbox.attempt.body_sha256 is 'SHA-256 of the answer''s body';
+comment on column outbox.attempt.late_body is 'The body of a late accepted answer, kept as evidence';
+comment on column outbox.attempt.disproved is 'A later answer proved that it was not executed';
+comment on column outbox.attempt.doubt is 'It was executed, or may have been (a whole 409 says that another one may have been, not this one)';
+create index attempt_of_last_hour on outbox.attempt using brin (started_at) with (pages_per_range = 16, autosummarize = on);
+create index attempt_in_conflict on outbox.attempt (operation_id) where late and verdict = 'accepted';
+
+create table outbox.finished_count (
+    account   text collate "C" not null,
+    endpoint  text collate "C" not null,
+    state     outbox.state not null,
+    count     bigint not null
+);
+comment on table outbox.finished_count is 'How many operations became final, as deltas that only get added; upkeep folds them together';
+comment on column outbox.finished_count.account is 'The account';
+comment on column outbox.finished_count.endpoint is 'The endpoint';
+comment on column outbox.finished_count.state is 'The final state';
+comment on column outbox.finished_count.count is 'How many became it; negative: an administrator moved some out of it';
+
+create table outbox.worker (
+    node        text not null,
+    pid         integer not null,
+    version     text not null,
+    started_at  timestamptz not null default clock_timestamp(),
+    seen_at     timestamptz not null default clock_timestamp(),
+    in_flight   integer not null default 0,
+    primary key (node, pid)
+);
+comment on table outbox.worker is 'Who is alive: each worker process says so every few seconds';
+comment on column outbox.worker.node is 'Name of the machine or pod';
+comment on column outbox.worker.pid is 'Process id there';
+comment on column outbox.worker.version is 'Version of ringonce';
+comment on column outbox.worker.started_at is 'When it was first seen';
+comment on column outbox.worker.seen_at is 'When it was last seen';
+comment on column outbox.worker.in_flight is 'Calls it had in flight then';
+
+-- Triggers: what a row may become -------------------------------------------------------------------------------------
+
+create function outbox.operation_is_born() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    owner outbox.account;
+    standard interval;
+    kind text;
+begin
+    select * into owner from outbox.account where name = new.account;
+    if not found then
+        raise exception 'there is no account %', coalesce(quote_literal(new.account), 'null')
+            using errcode = 'RO002', hint = 'Add a row to outbox.account, or name one that exists.';
+    end if;
+    select default_deadline into standard from outbox.endpoint where name = new.endpoint;
+    if not found then
+        raise exception 'there is no endpoint %', coalesce(quote_literal(new.endpoint), 'null')
+            using errcode = 'RO001', hint = 'Name a row of outbox.endpoint, or add one.';
+    end if;
+    if new.app_id is distinct from owner.app_id and new.app_id is not null then
+        raise exception 'the APP ID of account % is another one', quote_literal(new.account) using errcode = 'RO002';
+    end if;
+    new.app_id := owner.app_id;
+
+    if new.idempotency_key is null or not outbox.is_key(new.idempotency_key) then
+        raise exception 'an idempotency key is 1 to 255 visible ASCII characters' using errcode = 'RO003',
+            hint = 'Use a UUID v4, or v5 made from your own key; or leave it out and one is made.';
+    end if;
+    if not owner.allow_guessable_keys and outbox.is_guessable(new.idempotency_key) then
+        raise exception 'the idempotency key % looks like a sequence or a time, which are easily reused', quote_literal(new.idempotency_key)
+            using errcode = 'RO003',
+            hint = 'Use a UUID v4, or v5 made from your own key; or set allow_guessable_keys on the account.';
+    end if;
+
+    if new.payload is null then
+        raise exception 'the payload is missing' using errcode = 'RO004', hint = 'Give a JSON object.';
+    end if;
+    if octet_length(new.payload::text) > 1048576 then
+        raise exception 'the payload has % bytes, more than 1 MiB', octet_length(new.payload::text) using errcode = 'RO004';
+    end if;
+    begin
+        kind := jsonb_typeof(new.payload::jsonb);
+    exception when data_exception or program_limit_exceeded then
+        raise exception 'the payload cannot be read back as jsonb: %', sqlerrm using errcode = 'RO004',
+            hint = 'Leave out \u0000, lone surrogates, numbers beyond numeric and nesting thousands deep.';
+    end;
+    if kind is distinct from 'object' then
+        raise exception 'the payload is %, not a JSON object', coalesce('a JSON ' || kind, 'missing') using errcode = 'RO004';
+    end if;
+    new.payload_sha256 := sha256(convert_to(new.payload::text, 'UTF8'));
+
+    if new.lane is null or char_length(new.lane) > 100 or new.lane ~ '[[:cntrl:]]' then
+        raise exception 'a lane is up to 100 printable characters' using errcode = 'RO007';
+    end if;
+    if new.priority is null or new.priority not between 0 and 3 then
+        raise exception 'priority % is not one of 0 (most urgent) to 3', new.priority using errcode = 'RO007';
+    end if;
+    if new.on_done is not null and new.on_done !~ '^[!-~]{1,200}$' then
+        raise exception 'on_done is the name of a task: 1 to 200 visible ASCII characters' using errcode = 'RO007';
+    end if;
+    if new.traceparent is not null and new.traceparent !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' then
+        raise exception 'traceparent is not one of W3C Trace Context' using errcode = 'RO007';
+    end if;
+
+    new.next_attempt_at := coalesce(new.next_attempt_at, clock_timestamp());
+    if not outbox.is_plausible(new.next_attempt_at) or not outbox.is_plausible(new.deadline_at) then
+        raise exception 'not_before and deadline are finite times from 2000 to before 9999' using errcode = 'RO006';
+    end if;
+    new.deadline_at := coalesce(new.deadline_at, new.next_attempt_at + standard);
+    if new.deadline_at <= new.next_attempt_at then
+        raise exception 'the deadline % does not lie after %, when it may first be sent', new.deadline_at, new.next_attempt_at
+            using errcode = 'RO006', hint = 'Set a later deadline, or leave the operation out.';
+    end if;
+
+    if new.state is distinct from 'queued' or new.attempt_count <> 0 or new.attempt_number <> 0 or new.first_sent_at is not null
+       or new.url is not null or new.key_header is not null or new.settles_at is not null or new.response_status is not null
+       or new.provider_id is not null or new.finished_at is not null or new.resolved_by is not null or new.last_action is not null then
+        raise exception 'an operation is born queued, unsent and unanswered' using errcode = 'RO009';
+    end if;
+    new.created_at := clock_timestamp();
+    new.enqueued_by := session_user;
+    return new;
+end $$;
+comment on function outbox.operation_is_born is 'Trigger: refuses what cannot be processed, freezes APP ID and hash, whoever inserts';
+create trigger operation_is_born before insert on outbox.operation for each row execute function outbox.operation_is_born();
+
+create function outbox.operation_request_is_frozen() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if new.id <> old.id or new.account <> old.account or new.app_id <> old.app_id or new.endpoint <> old.endpoint
+       or new.idempotency_key <> old.idempotency_key or new.payload_sha256 <> old.payload_sha256
+       or new.created_at <> old.created_at or new.enqueued_by <> old.enqueued_by
+       or (old.url is not null and new.url is distinct from old.url)
+       or (old.key_header is not null and new.key_header is distinct from old.key_header)
+       or (new.payload::text is distinct from old.payload::text and (new.payload is not null or old.finished_at is null)) then
+        raise exception 'operation %: key, APP ID, account, endpoint, URL, key header and payload are frozen', old.id
+            using errcode = 'RO010', hint = 'A corrected request is a new operation with a new key.';
+    end if;
+    return new;
+end $$;
+comment on function outbox.operation_request_is_frozen is
+    'Trigger: every send of an operation is the same request (law 2); the payload of a final one may be scrubbed';
+create trigger operation_request_is_frozen
+    before update of id, account, app_id, endpoint, idempotency_key, payload, payload_sha256, created_at, enqueued_by on outbox.operation
+    for each row execute function outbox.operation_request_is_frozen();
+create trigger operation_destination_is_frozen before update of url, key_header on outbox.operation
+    for each row when (old.url is not null and (new.url is distinct from old.url or new.key_header is distinct from old.key_header))
+    execute function outbox.operation_request_is_frozen();
+
+create function outbox.operation_final_is_final() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if new.last_action is not distinct from old.last_action or not exists (
+        select from outbox.action a
+         where a.id = new.last_action and a.operation_id = new.id and a.transaction = pg_current_xact_id()) then
+        raise exception 'operation % is %: final is final', old.id, old.state using errcode = 'RO011',
+            hint = 'Only outbox.retry() moves an operation out of a final state, with a reason.';
+    end if;
+    return new;
+end $$;
+comment on function outbox.operation_final_is_final is 'Trigger: only an audited action moves an operation out of a final state (law 6)';
+create trigger operation_final_is_final before update on outbox.operation
+    for each row when (old.finished_at is not null and (new.state <> old.state or new.finished_at is distinct from old.finished_at
+        or new.response_status is distinct from old.response_status or new.provider_id is distinct from old.provider_id
+        or (new.response_body is distinct from old.response_body and (new.response_body is not null or new.payload is not null))))
+    execute function outbox.operation_final_is_final();
+
+create function outbox.operation_is_not_lost() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if tg_op = 'TRUNCATE' then
+        raise exception 'outbox.operation holds the keys: it is not truncated' using errcode = 'RO011';
+    end if;
+    if old.finished_at is null or old.finished_at > clock_timestamp() - (select e.key_ttl from outbox.endpoint e where e.name = old.endpoint) then
+        raise exception 'operation % is not final, or its key may still be known to the API', old.id using errcode = 'RO011',
+            hint = 'Rows go when they are final and older than the key_ttl of their endpoint.';
+    end if;
+    return old;
+end $$;
+comment on function outbox.operation_is_not_lost is 'Trigger: no key is forgotten while it may be in use';
+create trigger operation_is_not_lost before delete on outbox.operation for each row execute function outbox.operation_is_not_lost();
+create trigger operation_is_not_lost_whole before truncate on outbox.operation for each statement execute function outbox.operation_is_not_lost();
+
+create function outbox.attempt_stays() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception 'attempt % of operation % is on record', old.number, old.operation_id using errcode = 'RO010';
+end $$;
+comment on function outbox.attempt_stays is 'Trigger: an attempt keeps its number, token and start, and is recorded once (law 5)';
+create trigger attempt_stays before update on outbox.attempt
+    for each row when (new.operation_id <> old.operation_id or new.number <> old.number or new.lease_token <> old.lease_token
+        or new.started_at <> old.started_at or (old.recorded and (new.verdict is distinct from old.verdict or not new.recorded
+        or new.status is distinct from old.status or new.provider_id is distinct from old.provider_id
+        or new.body_sha256 is distinct from old.body_sha256)))
+    execute function outbox.attempt_stays();
+
+create function outbox.operation_counts() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into outbox.finished_count (account, endpoint, state, count)
+    select account, endpoint, state, sum(step)
+      from (select account, endpoint, state, 1 as step from after_rows where finished_at is not null
+            union all
+            select account, endpoint, state, -1 from before_rows where finished_at is not null) as steps
+     group by account, endpoint, state
+    having sum(step) <> 0;
+    return null;
+end $$;
+comment on function outbox.operation_counts is 'Trigger: adds to outbox.finished_count what a statement finished';
+create trigger operation_counts after update on outbox.operation
+    referencing old table as before_rows new table as after_rows
+    for each statement execute function outbox.operation_counts();
+
+create function outbox.operation_rings() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    notify ringonce;
+    return null;
+end $$;
+comment on function outbox.operation_rings is
+    'Trigger: wakes the workers when something was enqueued. `alter table outbox.operation disable trigger operation_rings` makes them poll instead';
+create trigger operation_rings after insert on outbox.operation for each statement execute function outbox.operation_rings();
+
+-- Producers -----------------------------------------------------------------------------------------------------------
+
+create type outbox.enqueued as (id bigint, idempotency_key text, created boolean, state outbox.state);
+comment on type outbox.enqueued is 'What enqueue returns: the operation, its key, whether this call created it, and where it stands';
+
+create function outbox.refuse_another_request(known outbox.operation, account text, endpoint text, payload json) returns void
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    if known.account <> account or known.endpoint <> endpoint
+       or known.payload_sha256 <> sha256(convert_to(payload::text, 'UTF8')) then
+        raise exception 'the key % already stands for another request (operation %)', quote_literal(known.idempotency_key), known.id
+            using errcode = 'RO005',
+            hint = 'The API would ignore the new body and answer the old one: give each operation a key of its own.';
+    end if;
+end $$;
+comment on function outbox.refuse_another_request is 'Raises unless account, endpoint and text are those that the key already stands for (law 2)';
+
+create function outbox.enqueue(
+    endpoint text, payload json, account text default 'default', idempotency_key text default null, lane text default '',
+    priority smallint default 1, not_before timestamptz default null, deadline timestamptz default null,
+    on_done text default null, traceparent text default null)
+    returns outbox.enqueued
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    key text := coalesce(enqueue.idempotency_key, gen_random_uuid()::text);
+    owner text := coalesce(enqueue.account, 'default');
+    known outbox.operation;
+    result outbox.enqueued;
+begin
+    for round in 1..100 loop
+        insert into outbox.operation as o (account, app_id, endpoint, idempotency_key, payload, lane, priority, next_attempt_at,
+                                           deadline_at, on_done, traceparent)
+        values (owner, null, enqueue.endpoint, key, enqueue.payload, coalesce(enqueue.lane, ''), coalesce(enqueue.priority, 1::smallint),
+                enqueue.not_before, enqueue.deadline, enqueue.on_done, enqueue.traceparent)
+        on conflict on constraint operation_key_is_unique do nothing
+        returning o.id, o.idempotency_key, true, o.state into result;
+        if found then
+            return result;
+        end if;
+        -- A second statement, because the row that was in the way may be newer than the snapshot of the first.
+        select o.* into known from outbox.operation o join outbox.account a on a.app_id = o.app_id
+         where a.name = owner and o.idempotency_key = key;
+        if found then
+            perform outbox.refuse_another_request(known, owner, enqueue.endpoint, enqueue.payload);
+            return (known.id, known.idempotency_key, false, known.state)::outbox.enqueued;
+        end if;
+    end loop;
+    raise exception 'the key % came and went a hundred times', quote_literal(key) using errcode = '40001';
+end $$;
+comment on function outbox.enqueue is
+    'Writes one operation in the caller''s transaction: commit sends it, rollback leaves nothing. The same key with the same account,
+endpoint and text returns the first operation; with anything else it is refused. A NULL means the default; without a key a UUID v4 is made';
+
+create function outbox.enqueue_many(
+    endpoint text[], payload json[], account text[] default null, idempotency_key text[] default null, lane text[] default null,
+    priority smallint[] default null, not_before timestamptz[] default null, deadline timestamptz[] default null,
+    on_done text[] default null, traceparent text[] default null)
+    returns setof outbox.enqueued
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    size integer := coalesce(cardinality(enqueue_many.payload), 0);
+    odd text;
+    keys text[];
+    owners text[];
+    endpoints text[];
+    fresh bigint[] := '{}';
+    missing integer;
+begin
+    select name into odd from (values
+        ('endpoint', cardinality(enqueue_many.endpoint)), ('account', cardinality(enqueue_many.account)),
+        ('lane', cardinality(enqueue_many.lane)), ('priority', cardinality(enqueue_many.priority)),
+        ('not_before', cardinality(enqueue_many.not_before)), ('deadline', cardinality(enqueue_many.deadline)),
+        ('on_done', cardinality(enqueue_many.on_done)), ('traceparent', cardinality(enqueue_many.traceparent)),
+        ('idempotency_key', nullif(cardinality(enqueue_many.idempotency_key), size))) as given (name, length)
+     where length <> size and (length <> 1 or name = 'idempotency_key') limit 1;
+    if odd is not null then
+        raise exception '% has another length than payload, which has %', odd, size using errcode = 'RO004',
+            hint = 'Give one value for each payload; all but idempotency_key may also be a single value for all.';
+    end if;
+    select array_agg(coalesce(key, gen_random_uuid()::text) order by place),
+           array_agg(coalesce(owner, enqueue_many.account[1], 'default') order by place),
+           array_agg(coalesce(target, enqueue_many.endpoint[1]) order by place)
+      into keys, owners, endpoints
+      from unnest(case when size > 0 then enqueue_many.payload else '{}' end,
+                  enqueue_many.idempotency_key,
+                  case when cardinality(enqueue_many.account) = size then enqueue_many.account end,
+                  case when cardinality(enqueue_many.endpoint) = size then enqueue_many.endpoint end)
+           with ordinality as given (body, key, owner, target, place);
+
+    for round in 1..100 loop
+        -- In the order of the keys: two batches with keys in common wait for each other, and never in a circle.
+        with written as (
+            insert into outbox.operation as o (account, app_id, endpoint, idempotency_key, payload, lane, priority, next_attempt_at,
+                                               deadline_at, on_done, traceparent)
+            select r.account, null, r.endpoint, r.key, r.payload, coalesce(r.lane, enqueue_many.lane[1], ''),
+                   coalesce(r.priority, enqueue_many.priority[1], 1::smallint), coalesce(r.not_before, enqueue_many.not_before[1]),
+                   coalesce(r.deadline, enqueue_many.deadline[1]), coalesce(r.on_done, enqueue_many.on_done[1]),
+                   coalesce(r.traceparent, enqueue_many.traceparent[1])
+              from unnest(owners, endpoints, keys, enqueue_many.payload, enqueue_many.lane, enqueue_many.priority,
+                          enqueue_many.not_before, enqueue_many.deadline, enqueue_many.on_done, enqueue_many.traceparent)
+                   with ordinality as r (account, endpoint, key, payload, lane, priority, not_before, deadline, on_done, traceparent, place)
+             where round = 1 or not exists (
+                   select from outbox.operation k join outbox.account a on a.app_id = k.app_id
+                    where a.name = r.account and k.idempotency_key = r.key)
+             order by r.key, place
+            on conflict on constraint operation_key_is_unique do nothing
+            returning o.id)
+        select fresh || coalesce(array_agg(id), '{}') into fresh from written;
+
+        select count(*) filter (where o.id is null) into missing
+          from unnest(owners, keys) as r (account, key)
+          left join outbox.account a on a.name = r.account
+          left join outbox.operation o on o.app_id = a.app_id and o.idempotency_key = r.key;
+        exit when missing = 0;
+    end loop;
+    if missing > 0 then
+        raise exception '% keys came and went a hundred times', missing using errcode = '40001';
+    end if;
+
+    return query
+    select o.id, o.idempotency_key, f.id is not null and row_number() over (partition by o.id order by place) = 1, o.state
+      from unnest(owners, endpoints, keys, enqueue_many.payload) with ordinality as r (account, endpoint, key, payload, place)
+      join outbox.account a on a.name = r.account
+      join outbox.operation o on o.app_id = a.app_id and o.idempotency_key = r.key
+      left join unnest(fresh) as f (id) on f.id = o.id
+      cross join lateral outbox.refuse_another_request(o, r.account, r.endpoint, r.payload)
+     order by place;
+end $$;
+comment on function outbox.enqueue_many is
+    'Writes many operations at once, all or none, and answers in the order of payload. An array of one element holds for all rows; a NULL means the default';
+
+-- Workers: claim ------------------------------------------------------------------------------------------------------
+-- Private to outbox_worker: called by worker/store, and changed together with it.
+
+create function outbox.settle_unsendable(operation_ids bigint[]) returns integer
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    settled integer;
+begin
+    update outbox.operation o
+       set state = case when o.first_sent_at is null then 'expired' else 'unresolved' end::outbox.state,
+           next_attempt_at = null, finished_at = case when o.first_sent_at is null then clock_timestamp() end,
+           last_error = left(case when o.deadline_at <= clock_timestamp() then 'the deadline passed'
+                                  else 'the key may protect no longer' end || coalesce('; before that: ' || o.last_error, ''), 500)
+      from outbox.endpoint e
+     where o.id = any (operation_ids) and o.state = 'queued' and e.name = o.endpoint
+       and (o.deadline_at <= clock_timestamp() or o.key_window_closes_at <= clock_timestamp() + e.call_deadline);
+    get diagnostics settled = row_count;
+    return settled;
+end $$;
+comment on function outbox.settle_unsendable is
+    'Settles queued operations that can never be sent any more: deadline passed, or no whole call fits into the key''s window. In doubt: unresolved; else: expired';
+
+create type outbox.leased as (
+    id bigint, account text, app_id text, endpoint text, endpoint_revision bigint, lane text, url text, key_header text,
+    idempotency_key text, payload text, lease_token uuid, number integer, send_within double precision, claimed_at timestamptz,
+    attempt_count integer, doubt_since timestamptz, key_window_closes_at timestamptz, deadline_at timestamptz,
+    last_answer_sha256 bytea, repeat_count integer, other_passed boolean, probe boolean, traceparent text);
+comment on type outbox.leased is 'A claimed operation: what a worker needs to send it, and to judge the answer. send_within is in seconds';
+
+create function outbox.lease(operation_ids bigint[], node text, hold interval, probing text[]) returns setof outbox.leased
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    with chosen as (
+        select o.id, o.first_sent_at as doubt_since, coalesce(o.first_sent_at, c.now) as first_sent_at, c.now, a.base_url, a.app_id,
+               coalesce(o.first_sent_at, c.now) + (e.key_ttl - e.key_safety) as closes_at, o.attempt_number as last_number,
+               e.call_deadline, e.path, e.key_header, e.revision,
+               a.blocked_until is not null or o.account || ' ' || o.endpoint = any (probing) as probe
+          from outbox.operation o
+          join outbox.endpoint e on e.name = o.endpoint
+          join outbox.account a on a.name = o.account
+         cross join (select clock_timestamp() as now) c
+         where o.id = any (operation_ids) and o.state = 'queued'),
+    leased as (
+        update outbox.operation o
+           set state = 'in_flight', next_attempt_at = null, settles_at = null,
+               lease_token = gen_random_uuid(), lease_expires_at = least(c.now + c.call_deadline + hold, c.closes_at), leased_by = node,
+               attempt_count = o.attempt_count + 1, attempt_number = o.attempt_number + 1,
+               first_sent_at = c.first_sent_at, key_window_closes_at = c.closes_at,
+               url = coalesce(o.url, c.base_url || c.path), key_header = coalesce(o.key_header, c.key_header)
+          from chosen c
+         where o.id = c.id
+        returning o.*, c.now, c.doubt_since, c.call_deadline, c.revision, c.probe),
+    opened as (
+        insert into outbox.attempt (operation_id, number, lease_token, leased_by, started_at)
+        select id, attempt_number, lease_token, leased_by, now from leased)
+    select l.id, l.account, l.app_id, l.endpoint, l.revision, l.lane, l.url, l.key_header, l.idempotency_key, l.payload::text,
+           l.lease_token, l.attempt_number,
+           extract(epoch from least(l.lease_expires_at - l.call_deadline, l.deadline_at) - l.now)::double precision, l.now,
+           l.attempt_count, l.doubt_since, l.key_window_closes_at, l.deadline_at, l.last_answer_sha256, l.repeat_count,
+           l.repeat_count > 0 and exists (
+               select from outbox.operation other
+                where other.account = l.account and other.endpoint = l.endpoint and other.state = 'succeeded' and other.finished_at >
+                      (select max(t.started_at) from outbox.attempt t where t.operation_id = l.id and t.number < l.attempt_number)),
+           l.probe, l.traceparent
+      from leased l
+$$;
+comment on function outbox.lease is
+    'Leases queued operations and opens their attempts (law 1). The lease is cut to the key''s window (law 3); send_within leaves room for one whole call before it ends';
+
+create function outbox.tokens(meter outbox.account_meter, account outbox.account, at timestamptz) returns double precision
+    language sql immutable set search_path = pg_catalog, pg_temp
+    return least(coalesce((account).burst, greatest(ceil((account).rate_per_second), 1)),
+                 (meter).tokens + (account).rate_per_second * greatest(extract(epoch from at - (meter).refilled_at), 0));
+comment on function outbox.tokens is 'What is in an account''s token bucket at a time; null: it has no rate';
+
+create type outbox.gate as (name text, allowance integer);
+comment on type outbox.gate is 'How many operations of an account, or of "account endpoint", may be claimed now';
+
+create function outbox.gates(max_count integer) returns outbox.gate[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    now timestamptz;
+    result outbox.gate[];
+begin
+    -- First the meters, in the order of their names; what is then counted is counted under a snapshot newer than the locks.
+    perform from outbox.account_meter m
+      where m.account in (
+            select a.name from outbox.account a
+             where (a.max_in_flight is not null or a.rate_per_second is not null or a.blocked_until is not null
+                    or exists (select from outbox.throttle t where t.account = a.name))
+               and a.paused_at is null and exists (select from outbox.operation o where o.account = a.name and o.state = 'queued'))
+      order by m.account for no key update;
+    now := clock_timestamp();
+
+    with flight as materialized (
+        select account, endpoint, count(*)::integer as count from outbox.operation where state = 'in_flight' group by account, endpoint),
+    gate as (
+        -- An account that was blocked lets one operation through at a time, until one gets an answer that lifts the block.
+        select a.name, case when a.paused_at is not null or a.blocked_until > now then 0
+                            else least(max_count,
+                                       a.max_in_flight - f.count,
+                                       case when a.blocked_until is not null then 1 - f.count end,
+                                       floor(outbox.tokens(m, a, now))::integer) end as allowance
+          from outbox.account a
+          join outbox.account_meter m on m.account = a.name
+         cross join lateral (select coalesce(sum(f.count), 0)::integer as count from flight f where f.account = a.name) as f
+         where a.paused_at is not null or a.blocked_until is not null or a.max_in_flight is not null or a.rate_per_second is not null
+        union all
+        select t.account || ' ' || t.endpoint, case when t.blocked_until > now then 0 else 1 - coalesce(f.count, 0) end
+          from outbox.throttle t left join flight f on f.account = t.account and f.endpoint = t.endpoint)
+    select array_agg((g.name, greatest(g.allowance, 0))::outbox.gate) into result from gate g;
+    return coalesce(result, '{}');
+end $$;
+comment on function outbox.gates is
+    'Locks the meters of limited accounts until the transaction ends, and tells what they may claim: exact over the fleet. What is not named is not limited';
+
+create type outbox.picked as (operation_ids bigint[], seen_count integer, account text, endpoint text, lane text);
+comment on type outbox.picked is 'Operations that were locked to be claimed, how many lanes were seen, and the last of them';
+
+create function outbox.pick(
+    gates outbox.gate[], max_count integer, lanes_at_once integer, after_account text, after_endpoint text, after_lane text)
+    returns outbox.picked
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    with recursive
+    gate as materialized (select name, allowance from unnest(gates)),
+    shut as materialized (select coalesce(array_agg(name), '{}') as names from gate where allowance = 0),
+    moment as materialized (select clock_timestamp() as now),
+    -- A loose index scan: from each lane with queued work to the next, past what is shut (chr(1114111) sorts behind every name).
+    lane as (
+        (select o.account, o.endpoint, o.lane, 1 as place from outbox.operation o
+          where o.state = 'queued' and (o.account, o.endpoint, o.lane) > (after_account, after_endpoint, after_lane)
+          order by o.account, o.endpoint, o.lane limit 1)
+        union all
+        select next.account, next.endpoint, next.lane, l.place + 1
+          from lane l cross join shut cross join lateral (
+               select o.account, o.endpoint, o.lane from outbox.operation o
+                where o.state = 'queued' and (o.account, o.endpoint, o.lane) > (
+                      l.account,
+                      case when l.account = any (shut.names) then chr(1114111) else l.endpoint end,
+                      case when l.account = any (shut.names) or l.account || ' ' || l.endpoint = any (shut.names)
+                           then chr(1114111) else l.lane end)
+                order by o.account, o.endpoint, o.lane limit 1) as next
+         where l.place < lanes_at_once),
+    due_lane as materialized (
+        select l.*, least((select min(g.allowance) from gate g where g.name in (l.account, l.account || ' ' || l.endpoint)), max_count) as most
+          from lane l cross join shut cross join moment
+         where not (l.account = any (shut.names) or l.account || ' ' || l.endpoint = any (shut.names))
+           and exists (select from (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as p (priority)
+                        cross join lateral (select from outbox.operation o
+                              where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane
+                                and o.priority = p.priority and o.next_attempt_at <= moment.now limit 1) as first)
+         order by l.place limit max_count),
+    share as materialized (select ceil(max_count::numeric / greatest(count(*), 1))::integer as quota, count(*) as lane_count from due_lane),
+    -- The rows of each lane by priority (VALUES keeps its order, the outer limit stops early), past those that other claims hold.
+    picked as (
+        select taken.id
+          from due_lane l cross join share cross join moment
+         cross join lateral (
+               select o.id from (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as p (priority)
+                cross join lateral (
+                      select o.id from outbox.operation o
+                       where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane
+                         and o.priority = p.priority and o.next_attempt_at <= moment.now
+                       order by o.next_attempt_at, o.id limit least(share.quota, l.most)
+                         for no key update of o skip locked) as o
+                limit least(share.quota, l.most)) as taken),
+    -- A full batch stops at its last lane, so that the next claim goes on behind it.
+    last as (
+        (select account, endpoint, lane from due_lane where (select lane_count from share) >= max_count order by place desc limit 1)
+        union all
+        (select account, endpoint, lane from lane order by place desc limit 1)
+        limit 1)
+    select (select array_agg(id) from picked), (select count(*)::integer from lane), last.account, last.endpoint, last.lane
+      from (select) as one left join last on true
+$$;
+comment on function outbox.pick is
+    'Locks up to max_count due operations behind the lane named: an equal share from each lane, the urgent first. Tells how many lanes it saw, and the last one';
+
+create function outbox.claim(
+    max_count integer, hold interval, node text, after_account text default '', after_endpoint text default '', after_lane text default '')
+    returns setof outbox.leased
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    lanes_at_once constant integer := 256;
+    gates outbox.gate[];
+    pick outbox.picked := (null, 0, after_account, after_endpoint, after_lane);
+    sendable bigint[];
+    wrapped boolean := false;
+    settled_count integer;
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'claim counts under a fresh snapshot: use READ COMMITTED' using errcode = '25001';
+    end if;
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);  -- law 1: a claim that a crash can undo is no claim
+    end if;
+    gates := outbox.gates(max_count);
+
+    for step in 1..64 loop  -- bounded: what is left is left to the next claim
+        pick := outbox.pick(gates, max_count, lanes_at_once, coalesce(pick.account, ''), coalesce(pick.endpoint, ''), coalesce(pick.lane, ''));
+        settled_count := case when pick.operation_ids is null then 0 else outbox.settle_unsendable(pick.operation_ids) end;
+        select array_agg(id) into sendable from (
+            select o.id, a.allowance as of_account, p.allowance as of_pair,
+                   row_number() over (partition by o.account order by o.priority, o.next_attempt_at, o.id) as account_place,
+                   row_number() over (partition by o.account, o.endpoint order by o.priority, o.next_attempt_at, o.id) as pair_place
+              from outbox.operation o
+              left join unnest(gates) a on a.name = o.account
+              left join unnest(gates) p on p.name = o.account || ' ' || o.endpoint
+             where o.id = any (pick.operation_ids) and o.state = 'queued') as row
+         where account_place <= coalesce(of_account, account_place) and pair_place <= coalesce(of_pair, pair_place);
+        exit when sendable is not null;
+        if pick.seen_count < lanes_at_once and settled_count = 0 then
+            exit when wrapped or after_account = '';
+            wrapped := true;
+            pick := (null, 0, '', '', '');
+        end if;
+    end loop;
+    if sendable is null then
+        return;
+    end if;
+
+    update outbox.account_meter m
+       set tokens = outbox.tokens(m, a, c.now) - spent.count, refilled_at = c.now
+      from outbox.account a,
+           (select clock_timestamp() as now) as c,
+           (select o.account, count(*) as count from outbox.operation o where o.id = any (sendable) group by o.account) as spent
+     where a.name = m.account and a.rate_per_second is not null and spent.account = m.account;
+    return query select * from outbox.lease(sendable, node, hold, array(select g.name from unnest(gates) g where g.name like '% %'));
+end $$;
+comment on function outbox.claim is
+    'Leases up to max_count due operations to a worker, fairly over accounts and lanes, from behind the lane named round to it again. Exact over the fleet: pause, block,
+rate and in-flight limit. What can never be sent any more it settles in passing';
+
+-- Workers: record -----------------------------------------------------------------------------------------------------
+
+create type outbox.report as (
+    operation_id bigint, number integer, lease_token uuid, verdict outbox.verdict, phase outbox.phase, status integer, error text,
+    provider_id text, body_sha256 bytea, answer_sha256 bytea, headers jsonb, body bytea, state outbox.state,
+    delay double precision, counts boolean, settled boolean, clears_doubt boolean);
+comment on type outbox.report is
+    'What a worker tells of one attempt: what came back, and what it decided. delay is in seconds; counts: it stays in the budget; settled: the API is done with it';
+
+create function outbox.keep_reports(reports outbox.report[]) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    update outbox.attempt a
+       set recorded = true, late = o.lease_token is distinct from a.lease_token,
+           finished_at = coalesce(a.finished_at, greatest(clock_timestamp(), a.started_at)),
+           verdict = r.verdict, phase = r.phase, status = r.status, error = r.error, provider_id = r.provider_id,
+           body_sha256 = r.body_sha256,
+           late_body = case when r.verdict = 'accepted' and o.lease_token is distinct from a.lease_token then r.body end
+      from unnest(reports) r join outbox.operation o on o.id = r.operation_id
+     where a.operation_id = r.operation_id and a.number = r.number;
+    update outbox.attempt a
+       set disproved = true
+      from unnest(reports) r join outbox.operation o on o.id = r.operation_id and o.lease_token = r.lease_token
+     where r.clears_doubt and a.operation_id = r.operation_id and a.number < r.number and a.doubt and a.verdict <> 'accepted';
+end $$;
+comment on function outbox.keep_reports is 'Writes reports into their attempts, marks those that lost their lease as late, and what a refusal disproves';
+
+create function outbox.settle_held(reports outbox.report[]) returns setof bigint
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    update outbox.operation o
+       set state = v.state,
+           next_attempt_at = case when v.state = 'queued' then greatest(c.now + make_interval(secs => r.delay), v.settles_at) end,
+           settles_at = v.settles_at,
+           finished_at = case when v.state in ('succeeded', 'failed', 'expired', 'cancelled') then c.now end,
+           lease_token = null, lease_expires_at = null, leased_by = null,
+           attempt_count = o.attempt_count - (not r.counts)::integer,
+           first_sent_at = d.since, key_window_closes_at = d.since + (e.key_ttl - e.key_safety),
+           response_status = case when v.state <> 'queued' then r.status end,
+           response_headers = case when v.state <> 'queued' then r.headers end,
+           response_body = case when v.state <> 'queued' then r.body end,
+           provider_id = r.provider_id,
+           last_error = r.error,
+           last_answer_sha256 = coalesce(r.answer_sha256, o.last_answer_sha256),
+           repeat_count = case when r.answer_sha256 is null then o.repeat_count
+                               when r.answer_sha256 = o.last_answer_sha256 then o.repeat_count + 1 else 0 end
+      from unnest(reports) r
+     cross join (select clock_timestamp() as now) as c
+     cross join lateral (select min(a.started_at) as since from outbox.attempt a where a.operation_id = r.operation_id and a.doubt) as d
+      join outbox.operation was on was.id = r.operation_id
+      join outbox.endpoint e on e.name = was.endpoint
+     cross join lateral (
+           -- Law 6, whatever the worker thinks: with doubt outstanding nothing ends as "not executed".
+           select case when r.verdict = 'accepted' then 'succeeded'
+                       when r.state in ('failed', 'expired', 'cancelled') and d.since is not null then 'unresolved'
+                       when r.state = 'unresolved' and d.since is null then 'failed'
+                       else r.state end::outbox.state as state,
+                  case when not r.settled then c.now + e.settle end as settles_at) as v
+     where o.id = r.operation_id and o.lease_token = r.lease_token
+    returning o.id
+$$;
+comment on function outbox.settle_held is 'Moves on the operations whose lease the reports still hold (law 5)';
+
+create function outbox.settle_late(reports outbox.report[]) returns setof bigint
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    with accepted as (select distinct on (operation_id) * from unnest(reports) where verdict = 'accepted' order by operation_id, number),
+    settled as (
+        update outbox.operation o
+           set state = 'succeeded', next_attempt_at = null, settles_at = null, finished_at = clock_timestamp(),
+               lease_token = null, lease_expires_at = null, leased_by = null,
+               response_status = r.status, response_headers = r.headers, response_body = r.body, provider_id = r.provider_id,
+               last_error = null,
+               first_sent_at = (select min(a.started_at) from outbox.attempt a where a.operation_id = o.id and a.doubt),
+               key_window_closes_at = (select min(a.started_at) from outbox.attempt a where a.operation_id = o.id and a.doubt)
+                                      + (select e.key_ttl - e.key_safety from outbox.endpoint e where e.name = o.endpoint)
+          from accepted r
+         where o.id = r.operation_id and o.finished_at is null
+        returning o.id),
+    cut_off as (
+        update outbox.attempt a
+           set finished_at = greatest(clock_timestamp(), a.started_at), verdict = 'ambiguous',
+               error = 'a late answer settled the operation meanwhile'
+          from settled s
+         where a.operation_id = s.id and a.verdict is null)
+    select id from settled
+$$;
+comment on function outbox.settle_late is 'Lets a late accepted answer settle an operation that is not final; another attempt that is open is cut off (law 5)';
+
+create function outbox.recount_doubt(operation_ids bigint[]) returns void
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    update outbox.operation o
+       set first_sent_at = d.since, key_window_closes_at = d.since + (e.key_ttl - e.key_safety)
+      from outbox.endpoint e,
+           lateral (select id, (select min(a.started_at) from outbox.attempt a where a.operation_id = id and a.doubt) as since
+                      from unnest(operation_ids) as id) as d
+     where o.id = d.id and e.name = o.endpoint and o.state in ('queued', 'in_flight') and o.first_sent_at is distinct from d.since
+$$;
+comment on function outbox.recount_doubt is 'Takes first_sent_at from the attempts anew, after late evidence about one of them';
+
+create function outbox.record(
+    operation_ids bigint[], numbers integer[], lease_tokens uuid[], verdicts outbox.verdict[], phases outbox.phase[], statuses integer[],
+    errors text[], provider_ids text[], body_hashes bytea[], answer_hashes bytea[], headers jsonb[], bodies bytea[], states outbox.state[],
+    delays double precision[], counts boolean[], settled boolean[], clears_doubt boolean[])
+    returns table (operation_id bigint, number integer, fate text, state outbox.state)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    reports outbox.report[];
+    held bigint[];
+    revived bigint[];
+begin
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+    perform from outbox.operation o where o.id = any (operation_ids) order by o.id for no key update;
+    -- Once for each token: what was recorded already is passed over (law 5).
+    select array_agg(row (r.*)::outbox.report) into reports
+      from unnest(operation_ids, numbers, lease_tokens, verdicts, phases, statuses, errors, provider_ids, body_hashes, answer_hashes,
+                  headers, bodies, states, delays, counts, settled, clears_doubt)
+           as r (operation_id, number, lease_token, verdict, phase, status, error, provider_id, body_sha256, answer_sha256,
+                 headers, body, state, delay, counts, settled, clears_doubt)
+      join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.lease_token = r.lease_token and not a.recorded;
+
+    perform outbox.keep_reports(reports);
+    select array_agg(id) into held from outbox.settle_held(reports) as id;
+    select array_agg(r) into reports
+      from unnest(reports) r join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.late;
+    if reports is not null then
+        select array_agg(id) into revived from outbox.settle_late(reports) as id;
+        perform outbox.recount_doubt(array(select r.operation_id from unnest(reports) r));
+    end if;
+
+    return query
+    select r.id, r.number,
+           case when late.operation_id is not null and r.id = any (revived) then 'settled' when late.operation_id is not null then 'late'
+                when r.id = any (held) then 'recorded' else 'repeated' end,
+           o.state
+      from unnest(operation_ids, numbers) as r (id, number)
+      join outbox.operation o on o.id = r.id
+      left join unnest(reports) as late on late.operation_id = r.id and late.number = r.number;
+end $$;
+comment on function outbox.record is
+    'Records what came of attempts, each under the token that sent it and once (law 5). Tells of each: recorded; late (the lease was lost: kept as evidence); settled
+(late, and it settled the operation); repeated (known already)';
+
+-- Workers: blocks -----------------------------------------------------------------------------------------------------
+
+create function outbox.block(account text, endpoint text, seconds double precision, reason text) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    until timestamptz := clock_timestamp() + make_interval(secs => least(greatest(block.seconds, 0), 3600));
+begin
+    if block.endpoint is null then
+        update outbox.account a set blocked_until = greatest(a.blocked_until, until), blocked_reason = left(block.reason, 500)
+         where a.name = block.account;
+    else
+        insert into outbox.throttle as t (account, endpoint, blocked_until, blocked_reason)
+        values (block.account, block.endpoint, until, left(block.reason, 500))
+        on conflict on constraint throttle_pkey do update
+           set blocked_until = greatest(t.blocked_until, excluded.blocked_until), blocked_reason = excluded.blocked_reason,
+               blocked_at = excluded.blocked_at;
+    end if;
+end $$;
+comment on function outbox.block is
+    'Stops an account (endpoint NULL), or its use of one endpoint, for at most an hour; after that one operation at a time, until outbox.unblock. Never touches a person''s pause';
+
+create function outbox.unblock(account text, endpoint text) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update outbox.account a set blocked_until = null, blocked_reason = null
+     where a.name = unblock.account and a.blocked_until <= clock_timestamp();
+    delete from outbox.throttle t
+     where t.account = unblock.account and t.endpoint = unblock.endpoint and t.blocked_until <= clock_timestamp();
+    delete from outbox.suspicion s where s.account = unblock.account;
+    notify ringonce;
+end $$;
+comment on function outbox.unblock is 'Lifts blocks whose time is over, because an operation got through';
+
+create function outbox.suspect(account text, operation_id bigint, status integer, seconds double precision) returns boolean
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    run integer;
+begin
+    insert into outbox.suspicion (account, operation_id, status) values (suspect.account, suspect.operation_id, suspect.status)
+    on conflict on constraint suspicion_pkey do update set met_at = clock_timestamp(), status = excluded.status;
+    select count(*) into run from outbox.suspicion s
+     where s.account = suspect.account and s.met_at > clock_timestamp() - interval '1 hour'
+       and s.met_at > all (select last.finished_at from outbox.endpoint e cross join lateral (
+                           select o.finished_at from outbox.operation o
+                            where o.account = suspect.account and o.endpoint = e.name and o.state = 'succeeded' and o.finished_at is not null
+                            order by o.finished_at desc limit 1) as last);
+    if run >= 3 then
+        perform outbox.block(suspect.account, null, suspect.seconds,
+                             format('%s operations in a row were answered %s', run, suspect.status));
+    end if;
+    return run >= 3;
+end $$;
+comment on function outbox.suspect is
+    'Notes a refusal that may be about the account; the third different operation in a row, with no success in between, blocks the account. Returns whether it did';
+
+-- Workers: upkeep -----------------------------------------------------------------------------------------------------
+
+create function outbox.rescue(max_count integer) returns integer
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    lost bigint[];
+begin
+    select array_agg(id) into lost from (
+        select o.id from outbox.operation o
+         where o.state = 'in_flight' and o.lease_expires_at < clock_timestamp() - interval '5 seconds'
+         order by o.lease_expires_at limit max_count for no key update skip locked) as expired;
+    if lost is null then
+        return 0;
+    end if;
+    update outbox.attempt a
+       set finished_at = greatest(o.lease_expires_at, a.started_at), verdict = 'ambiguous',
+           error = 'the lease expired: its worker died, stood still, or lost the database'
+      from outbox.operation o
+     where o.id = any (lost) and a.operation_id = o.id and a.number = o.attempt_number and a.verdict is null;
+    update outbox.operation o
+       set state = v.state, next_attempt_at = case when v.state = 'queued' then v.next_attempt_at end,
+           settles_at = o.lease_expires_at + e.settle, lease_token = null, lease_expires_at = null, leased_by = null,
+           last_error = 'the lease expired: its worker died, stood still, or lost the database'
+      from outbox.endpoint e,
+           lateral (select id, n.next_attempt_at,
+                           case when i.attempt_count >= e.max_attempts or n.next_attempt_at >= i.deadline_at
+                                     or n.next_attempt_at + e.call_deadline >= i.key_window_closes_at
+                                then 'unresolved' else 'queued' end::outbox.state as state
+                      from outbox.operation i
+                     cross join lateral (select greatest(clock_timestamp(), i.lease_expires_at + e.settle)
+                                                + e.backoff * random() as next_attempt_at) as n
+                     where i.id = any (lost) and i.endpoint = e.name) as v
+     where o.id = v.id;
+    return cardinality(lost);
+end $$;
+comment on function outbox.rescue is
+    'Takes back leases that expired 5 s ago or more: their attempts are ambiguous, their operations wait for settle, or are unresolved. Returns how many';
+
+create function outbox.settle_passed(max_count integer) returns integer
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    passed bigint[];
+begin
+    select array_agg(id) into passed from (
+        select id from (select o.id from outbox.operation o
+            where o.state = 'queued' and o.first_sent_at is not null and o.key_window_closes_at <= clock_timestamp()
+            order by o.key_window_closes_at limit max_count for no key update skip locked) as closed
+        union
+        select id from (select o.id from outbox.operation o where o.state = 'queued' and o.deadline_at <= clock_timestamp()
+            order by o.deadline_at limit max_count for no key update skip locked) as late) as passed;
+    return case when passed is null then 0 else outbox.settle_unsendable(passed) end;
+end $$;
+comment on function outbox.settle_passed is 'Settles queued operations whose deadline passed or whose key''s window closed, claimed or not. Returns how many';
+
+create function outbox.fold_counts() returns integer
+    language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    with gone as (delete from outbox.finished_count returning *),
+    folded as (insert into outbox.finished_count (account, endpoint, state, count)
+               select account, endpoint, state, sum(count) from gone group by account, endpoint, state having sum(count) <> 0 returning 1)
+    select (select count(*) from gone)::integer - (select count(*) from folded)::integer
+$$;
+comment on function outbox.fold_counts is 'Folds the deltas of outbox.finished_count into one row each. Returns how many it saved';
+
+create function outbox.scrub(keep interval, max_count integer) returns integer
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    scrubbed integer;
+begin
+    if keep <= (select max(key_ttl) from outbox.endpoint) then
+        raise exception 'retention of % is not longer than the longest key_ttl', keep using errcode = 'RO009';
+    end if;
+    with old as (
+        select o.id from outbox.operation o
+         where o.finished_at is not null and o.payload is not null and o.finished_at < clock_timestamp() - keep
+         order by o.finished_at limit max_count for no key update skip locked),
+    evidence as (update outbox.attempt a set late_body = null from old where a.operation_id = old.id and a.late_body is not null)
+    update outbox.operation o set payload = null, response_headers = null, response_body = null from old where o.id = old.id;
+    get diagnostics scrubbed = row_count;
+    return scrubbed;
+end $$;
+comment on function outbox.scrub is
+    'Takes payloads and answers, which hold phone numbers, from operations that have been final for longer than keep; hash, key and attempts stay. Returns how many';
+
+create function outbox.purge(keep interval, max_count integer) returns integer
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    purged integer;
+begin
+    if keep <= (select max(key_ttl) from outbox.endpoint) then
+        raise exception 'retention of % is not longer than the longest key_ttl', keep using errcode = 'RO009';
+    end if;
+    with old as (
+        select o.id from outbox.operation o
+         where o.finished_at is not null and o.payload is null and o.finished_at < clock_timestamp() - keep
+         order by o.finished_at limit max_count for update skip locked)
+    delete from outbox.operation o using old where o.id = old.id;
+    get diagnostics purged = row_count;
+    return purged;
+end $$;
+comment on function outbox.purge is 'Deletes scrubbed operations, with their attempts, that have been final for longer than keep. Unresolved ones stay. Returns how many';
+
+create function outbox.seen(node text, pid integer, version text, in_flight integer) returns void
+    language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    insert into outbox.worker as w (node, pid, version, in_flight) values (seen.node, seen.pid, seen.version, seen.in_flight)
+    on conflict on constraint worker_pkey do update set seen_at = clock_timestamp(), version = excluded.version, in_flight = excluded.in_flight;
+    delete from outbox.worker w where w.seen_at < clock_timestamp() - interval '1 hour'
+$$;
+comment on function outbox.seen is 'Says that a worker process is alive; forgets those not seen for an hour';
+
+create function outbox.due(max_count integer, out due_count integer, out next_in double precision)
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    with recursive moment as materialized (select clock_timestamp() as now),
+    flight as materialized (
+        select account, endpoint, count(*)::integer as count from outbox.operation where state = 'in_flight' group by account, endpoint),
+    account_gate as materialized (  -- when an account may be claimed from again; infinity: not before something else happens
+        select a.name, greatest(
+                   case when a.paused_at is not null then 'infinity' else '-infinity' end::timestamptz,
+                   a.blocked_until,
+                   case when (a.blocked_until is not null and f.count > 0) or f.count >= a.max_in_flight then 'infinity' end::timestamptz,
+                   now + make_interval(secs => greatest(1 - outbox.tokens(m, a, now), 0) / a.rate_per_second)) as open_at
+          from moment, outbox.account a join outbox.account_meter m on m.account = a.name
+         cross join lateral (select coalesce(sum(f.count), 0)::integer as count from flight f where f.account = a.name) as f),
+    pair_gate as materialized (
+        select t.account, t.endpoint, case when f.count > 0 then 'infinity' else t.blocked_until end as open_at
+          from outbox.throttle t left join flight f on f.account = t.account and f.endpoint = t.endpoint),
+    lane as (
+        (select o.account, o.endpoint, o.lane, 1 as place from outbox.operation o
+          where o.state = 'queued' order by o.account, o.endpoint, o.lane limit 1)
+        union all
+        select next.account, next.endpoint, next.lane, l.place + 1
+          from lane l cross join lateral (
+               select o.account, o.endpoint, o.lane from outbox.operation o
+                where o.state = 'queued' and (o.account, o.endpoint, o.lane) > (l.account, l.endpoint, l.lane)
+                order by o.account, o.endpoint, o.lane limit 1) as next
+         where l.place < 4096),
+    first_due as (
+        select l.account, l.endpoint, l.lane, greatest(a.open_at, p.open_at, min(first.next_attempt_at)) as at
+          from lane l
+          join account_gate a on a.name = l.account
+          left join pair_gate p on p.account = l.account and p.endpoint = l.endpoint
+         cross join (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as r (priority)
+         cross join lateral (select o.next_attempt_at from outbox.operation o
+                where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane and o.priority = r.priority
+                order by o.next_attempt_at limit 1) as first
+         group by l.account, l.endpoint, l.lane, a.open_at, p.open_at),
+    ready as (
+        select from moment, first_due f cross join lateral (
+               select from outbox.operation o
+                where o.state = 'queued' and o.account = f.account and o.endpoint = f.endpoint and o.lane = f.lane
+                  and o.next_attempt_at <= moment.now limit max_count) as o
+         where f.at <= moment.now limit max_count)
+    select (select count(*)::integer from ready),
+           (select greatest(extract(epoch from min(f.at) - now), 0)::double precision from moment, first_due f
+             where f.at < 'infinity' group by now)
+$$;
+comment on function outbox.due is
+    'How many operations may be claimed now (counted up to max_count), and in how many seconds the next one may be; null: none before something else happens';
+
+-- Administrators ------------------------------------------------------------------------------------------------------
+
+create function outbox.locked(id bigint, reason text) returns outbox.operation
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    found_operation outbox.operation;
+begin
+    if locked.reason is null or locked.reason !~ '[^[:space:]]' then
+        raise exception 'a reason is missing' using errcode = 'RO009', hint = 'Say why, for whoever reads the audit.';
+    end if;
+    select o.* into found_operation from outbox.operation o where o.id = locked.id for no key update;
+    if not found then
+        raise exception 'there is no operation %', locked.id using errcode = 'RO008';
+    end if;
+    return found_operation;
+end $$;
+comment on function outbox.locked is 'The operation, locked until the transaction ends; raises when there is none, or no reason';
+
+create function outbox.acted(name text, operation outbox.operation, reason text, detail jsonb) returns bigint
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    insert into outbox.action (name, operation_id, account, reason, detail)
+    values (acted.name, (acted.operation).id, (acted.operation).account, acted.reason,
+            jsonb_build_object('from', (acted.operation).state) || acted.detail)
+    returning id
+$$;
+comment on function outbox.acted is 'Writes one action on an operation into the audit and returns its number';
+
+create function outbox.cancel(id bigint, reason text) returns outbox.state
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    o outbox.operation := outbox.locked(cancel.id, cancel.reason);
+    outcome outbox.state := case when o.first_sent_at is null then 'cancelled' else 'unresolved' end;
+begin
+    if o.state <> 'queued' then
+        raise exception 'operation % is %: only a queued one can be cancelled', o.id, o.state using errcode = 'RO009',
+            hint = case o.state when 'in_flight' then 'It is being sent right now: wait for this attempt to end, then cancel.'
+                                when 'unresolved' then 'It may have been executed: find out, then use outbox.resolve().'
+                                else 'It is final: there is nothing left to cancel.' end;
+    end if;
+    update outbox.operation u
+       set state = outcome, next_attempt_at = null, finished_at = case when outcome = 'cancelled' then clock_timestamp() end,
+           last_error = left('cancelled: ' || cancel.reason, 500),
+           last_action = outbox.acted('cancel', o, cancel.reason, jsonb_build_object('to', outcome))
+     where u.id = o.id;
+    return outcome;
+end $$;
+comment on function outbox.cancel is
+    'Takes a queued operation back. With an attempt in doubt it becomes unresolved, not cancelled (law 6). Returns the new state';
+
+create function outbox.retry(id bigint, reason text) returns outbox.state
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    o outbox.operation := outbox.locked(retry.id, retry.reason);
+    e outbox.endpoint;
+    since timestamptz;
+    closes_at timestamptz;
+    may_send_at timestamptz;
+begin
+    select n.* into e from outbox.endpoint n where n.name = o.endpoint;
+    -- Doubt as the attempts tell it: late evidence may say more than the row.
+    select min(a.started_at) into since from outbox.attempt a where a.operation_id = o.id and a.doubt;
+    closes_at := since + (e.key_ttl - e.key_safety);
+    may_send_at := greatest(clock_timestamp(), o.settles_at);
+    if o.state in ('in_flight', 'succeeded') then
+        raise exception 'operation % is %: there is nothing to retry', o.id, o.state using errcode = 'RO009',
+            hint = case o.state when 'in_flight' then 'It is being sent right now: wait for this attempt to end.'
+                                else 'To do it once more, enqueue a new operation.' end;
+    elsif o.payload is null then
+        raise exception 'the payload of operation % was scrubbed', o.id using errcode = 'RO009', hint = 'Enqueue a new operation.';
+    elsif closes_at <= may_send_at + e.call_deadline then
+        raise exception 'operation % may have been executed, and its key can protect a retry no longer (window closes %)', o.id, closes_at
+            using errcode = 'RO009', hint = 'Find out whether it was executed, then use outbox.resolve(), or outbox.reissue() for a new key.';
+    elsif o.state = 'failed' and o.response_status is not null and e.caches_errors then
+        raise exception 'operation % was refused, and % replays refusals under the same key', o.id, o.endpoint using errcode = 'RO009',
+            hint = 'Use outbox.reissue() for a new key, or enqueue a corrected request.';
+    elsif exists (select from outbox.operation r where r.reissue_of = o.id) then
+        raise exception 'operation % was reissued under a new key: to retry it could do the same twice', o.id using errcode = 'RO009',
+            hint = 'Retry the reissue instead.';
+    end if;
+    update outbox.operation u
+       set state = 'queued', next_attempt_at = may_send_at, finished_at = null, attempt_count = 0, resolved_by = null,
+           deadline_at = case when u.deadline_at > may_send_at then u.deadline_at end,
+           first_sent_at = since, key_window_closes_at = closes_at, repeat_count = 0, last_answer_sha256 = null,
+           response_status = null, response_headers = null, response_body = null, provider_id = null,
+           last_action = outbox.acted('retry', o, retry.reason, jsonb_build_object('to', 'queued', 'deadline_was', o.deadline_at))
+     where u.id = o.id;
+    notify ringonce;
+    return 'queued';
+end $$;
+comment on function outbox.retry is
+    'Sends an operation again under the same key, soon and with a fresh budget: one that was certainly not executed at any time, one in doubt only within its key''s window
+(law 3). A deadline that has passed is lifted';
+
+create function outbox.reissue(id bigint, reason text) returns outbox.enqueued
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    o outbox.operation := outbox.locked(reissue.id, reissue.reason);
+    result outbox.enqueued;
+begin
+    if o.state not in ('failed', 'expired', 'cancelled', 'unresolved') then
+        raise exception 'operation % is %: it is not reissued', o.id, o.state using errcode = 'RO009',
+            hint = case o.state when 'succeeded' then 'It was executed. To do it once more, enqueue a new operation.'
+                                else 'It is still being worked on: cancel it first, or wait.' end;
+    elsif exists (select from outbox.operation r where r.reissue_of = o.id) then
+        raise exception 'operation % was already reissued, as operation %', o.id,
+            (select r.id from outbox.operation r where r.reissue_of = o.id) using errcode = 'RO009', hint = 'Go on with that one.';
+    elsif o.payload is null then
+        raise exception 'the payload of operation % was scrubbed', o.id using errcode = 'RO009', hint = 'Enqueue a new operation.';
+    end if;
+    insert into outbox.operation as n (account, app_id, endpoint, idempotency_key, payload, lane, priority, on_done, traceparent, reissue_of,
+                                       deadline_at)
+    values (o.account, o.app_id, o.endpoint, gen_random_uuid()::text, o.payload, o.lane, o.priority, o.on_done, o.traceparent, o.id,
+            case when o.deadline_at > clock_timestamp() then o.deadline_at end)
+    returning n.id, n.idempotency_key, true, n.state into result;
+    update outbox.operation u
+       set last_action = outbox.acted('reissue', o, reissue.reason, jsonb_build_object('as', result.id))
+     where u.id = o.id;
+    return result;
+end $$;
+comment on function outbox.reissue is
+    'Does an operation again under a NEW key, once: the API will execute it, whatever became of the first. From failed, expired, cancelled or unresolved. Returns the new operation';
+
+create function outbox.resolve(id bigint, outcome outbox.state, reason text) returns outbox.state
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    o outbox.operation := outbox.locked(resolve.id, resolve.reason);
+    action_id bigint;
+begin
+    if o.state <> 'unresolved' then
+        raise exception 'operation % is %, not unresolved', o.id, o.state using errcode = 'RO009',
+            hint = case when o.finished_at is not null then 'It is final already.' else 'It is still being worked on.' end;
+    elsif resolve.outcome is null or resolve.outcome not in ('succeeded', 'failed', 'cancelled', 'expired') then
+        raise exception 'an operation is resolved as succeeded (it was executed) or failed (it was not), not %', resolve.outcome
+            using errcode = 'RO009';
+    end if;
+    action_id := outbox.acted('resolve', o, resolve.reason, jsonb_build_object('to', resolve.outcome));
+    update outbox.operation u
+       set state = resolve.outcome, finished_at = clock_timestamp(), resolved_by = action_id, last_action = action_id
+     where u.id = o.id;
+    return resolve.outcome;
+end $$;
+comment on function outbox.resolve is
+    'Settles an unresolved operation by what a person found out: succeeded (it was executed), or failed, cancelled or expired (it was not)';
+
+create function outbox.known_account(name text, reason text) returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    if known_account.reason is null or known_account.reason !~ '[^[:space:]]' then
+        raise exception 'a reason is missing' using errcode = 'RO009', hint = 'Say why, for whoever reads the audit.';
+    end if;
+    perform from outbox.account a where a.name = known_account.name for no key update;
+    if not found then
+        raise exception 'there is no account %', quote_nullable(known_account.name) using errcode = 'RO002';
+    end if;
+end $$;
+comment on function outbox.known_account is 'Locks an account; raises when there is none, or no reason';
+
+create function outbox.pause(account text, reason text) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.known_account(pause.account, pause.reason);
+    update outbox.account a set paused_at = coalesce(a.paused_at, clock_timestamp()), paused_reason = pause.reason where a.name = pause.account;
+    insert into outbox.action (name, account, reason) values ('pause', pause.account, pause.reason);
+end $$;
+comment on function outbox.pause is 'Nothing of the account is claimed until a person resumes it; what is in flight ends by itself';
+
+create function outbox.resume(account text, reason text default 'resumed') returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.known_account(resume.account, resume.reason);
+    update outbox.account a set paused_at = null, paused_reason = null, blocked_until = null, blocked_reason = null
+     where a.name = resume.account;
+    delete from outbox.throttle t where t.account = resume.account;
+    delete from outbox.suspicion s where s.account = resume.account;
+    insert into outbox.action (name, account, reason) values ('resume', resume.account, resume.reason);
+    notify ringonce;
+end $$;
+comment on function outbox.resume is 'Lifts the pause of an account, and whatever blocks workers have set on it';
+
+-- Views ---------------------------------------------------------------------------------------------------------------
+
+create view outbox.status as
+    select account, endpoint, state, count(*) as count, min(created_at) as oldest
+      from outbox.operation where state in ('queued', 'in_flight', 'unresolved')
+     group by account, endpoint, state
+    union all
+    select account, endpoint, state, sum(count)::bigint, null
+      from outbox.finished_count group by account, endpoint, state having sum(count) <> 0;
+comment on view outbox.status is
+    'How many operations stand where, by account and endpoint. Finished ones are counted as they finish, and stay counted when they are purged';
+comment on column outbox.status.account is 'The account';
+comment on column outbox.status.endpoint is 'The endpoint';
+comment on column outbox.status.state is 'The state';
+comment on column outbox.status.count is 'How many';
+comment on column outbox.status.oldest is 'When the oldest of them was enqueued; null for finished ones';
+
+create view outbox.backlog as
+    select o.account, o.lane, count(*) as due_count, min(o.next_attempt_at) as oldest_due_at,
+           clock_timestamp() - min(o.next_attempt_at) as oldest_age, a.paused_at is not null as paused, a.blocked_until
+      from outbox.operation o join outbox.account a on a.name = o.account
+     where o.state = 'queued' and o.next_attempt_at <= clock_timestamp()
+     group by o.account, o.lane, a.paused_at, a.blocked_until;
+comment on view outbox.backlog is 'What is due now and not yet claimed, by account and lane';
+comment on column outbox.backlog.account is 'The account';
+comment on column outbox.backlog.lane is 'The lane';
+comment on column outbox.backlog.due_count is 'How many are due';
+comment on column outbox.backlog.oldest_due_at is 'Since when the oldest is due';
+comment on column outbox.backlog.oldest_age is 'For how long it has been due';
+comment on column outbox.backlog.paused is 'A person paused the account';
+comment on column outbox.backlog.blocked_until is 'Workers blocked the account until this';
+
+create view outbox.unresolved as
+    select o.id, o.account, o.endpoint, o.idempotency_key, o.lane, o.created_at, o.first_sent_at, o.key_window_closes_at, o.last_error,
+           (select json_agg(json_build_object('number', a.number, 'started_at', a.started_at, 'finished_at', a.finished_at,
+                                              'verdict', a.verdict, 'phase', a.phase, 'status', a.status, 'error', a.error,
+                                              'may_have_been_executed', a.doubt) order by a.number)
+              from outbox.attempt a where a.operation_id = o.id) as attempts
+      from outbox.operation o where o.state = 'unresolved';
+comment on view outbox.unresolved is 'Operations that may have been executed and whose key protects no retry, with what each attempt is known to have done';
+comment on column outbox.unresolved.id is 'The operation';
+comment on column outbox.unresolved.account is 'Its account';
+comment on column outbox.unresolved.endpoint is 'Its endpoint';
+comment on column outbox.unresolved.idempotency_key is 'Its key: ask the provider about this';
+comment on column outbox.unresolved.lane is 'Its lane';
+comment on column outbox.unresolved.created_at is 'When it was enqueued';
+comment on column outbox.unresolved.first_sent_at is 'Earliest moment at which it may have been executed';
+comment on column outbox.unresolved.key_window_closes_at is 'Until when outbox.retry() is possible';
+comment on column outbox.unresolved.last_error is 'What went wrong last';
+comment on column outbox.unresolved.attempts is 'Every attempt: when, verdict, how far it got, and whether it may have been executed';
+
+create view outbox.key_expiring as
+    select o.id, o.account, o.endpoint, o.state, o.first_sent_at, o.key_window_closes_at,
+           o.key_window_closes_at - clock_timestamp() as time_left, o.next_attempt_at, o.attempt_count, o.last_error
+      from outbox.operation o
+     where o.state = 'queued' and o.first_sent_at is not null
+     order by o.key_window_closes_at;
+comment on view outbox.key_expiring is 'Operations in doubt that will be retried, by the time left to their key';
+comment on column outbox.key_expiring.id is 'The operation';
+comment on column outbox.key_expiring.account is 'Its account';
+comment on column outbox.key_expiring.endpoint is 'Its endpoint';
+comment on column outbox.key_expiring.state is 'Its state: queued';
+comment on column outbox.key_expiring.first_sent_at is 'Earliest moment at which it may have been executed';
+comment on column outbox.key_expiring.key_window_closes_at is 'When its key may protect no longer';
+comment on column outbox.key_expiring.time_left is 'How long until then';
+comment on column outbox.key_expiring.next_attempt_at is 'When it is due again';
+comment on column outbox.key_expiring.attempt_count is 'Attempts so far';
+comment on column outbox.key_expiring.last_error is 'What went wrong last';
+
+create view outbox.throughput as
+    select date_trunc('minute', started_at) as minute, verdict, count(*) as count,
+           percentile_cont(0.50) within group (order by extract(epoch from finished_at - started_at)) as p50,
+           percentile_cont(0.95) within group (order by extract(epoch from finished_at - started_at)) as p95,
+           percentile_cont(0.99) within group (order by extract(epoch from finished_at - started_at)) as p99
+      from outbox.attempt
+     where started_at > clock_timestamp() - interval '1 hour' and finished_at is not null
+     group by 1, 2;
+comment on view outbox.throughput is 'Attempts of the last hour, by minute and verdict, with how long they took from claim to record';
+comment on column outbox.throughput.minute is 'Start of the minute in which they were claimed';
+comment on column outbox.throughput.verdict is 'The verdict';
+comment on column outbox.throughput.count is 'How many';
+comment on column outbox.throughput.p50 is 'Median duration in seconds';
+comment on column outbox.throughput.p95 is '95 % were faster, in seconds';
+comment on column outbox.throughput.p99 is '99 % were faster, in seconds';
+
+create view outbox.conflict as
+    select o.id, o.account, o.endpoint, o.state, o.idempotency_key, o.provider_id as recorded_provider_id,
+           l.number as attempt_number, l.provider_id, l.body_sha256, l.started_at,
+           case when o.state <> 'succeeded' then 'executed, but on record as ' || o.state
+                when a.provider_id is distinct from l.provider_id then 'two provider ids: executed twice'
+                else 'two different answers: executed twice' end as meaning
+      from outbox.attempt l
+      join outbox.operation o on o.id = l.operation_id
+      left join lateral (
+           select other.provider_id, other.body_sha256 from outbox.attempt other
+            where other.operation_id = l.operation_id and other.number <> l.number and other.verdict = 'accepted'
+              and (other.provider_id is distinct from l.provider_id
+                   or (l.provider_id is null and other.body_sha256 is distinct from l.body_sha256))
+            limit 1) as a on true
+     where l.late and l.verdict = 'accepted'
+       and (a is distinct from null or (o.finished_at is not null and o.state <> 'succeeded'));
+comment on view outbox.conflict is
+    'Proof that the API executed one key twice, or executed what is on record as not executed (law 11). Should be empty';
+comment on column outbox.conflict.id is 'The operation';
+comment on column outbox.conflict.account is 'Its account';
+comment on column outbox.conflict.endpoint is 'Its endpoint';
+comment on column outbox.conflict.state is 'What is on record';
+comment on column outbox.conflict.idempotency_key is 'Its key';
+comment on column outbox.conflict.recorded_provider_id is 'The provider''s id on record';
+comment on column outbox.conflict.attempt_number is 'The attempt that tells otherwise';
+comment on column outbox.conflict.provider_id is 'The provider''s id in its answer';
+comment on column outbox.conflict.body_sha256 is 'SHA-256 of its answer''s body';
+comment on column outbox.conflict.started_at is 'When it started';
+comment on column outbox.conflict.meaning is 'What it proves';
+
+create view outbox.result with (security_barrier) as
+    select o.id, o.idempotency_key, o.account, o.endpoint, o.state, o.provider_id, o.response_status, o.response_headers, o.response_body,
+           o.last_error, o.created_at, o.finished_at
+      from outbox.operation o where o.enqueued_by = session_user;
+comment on view outbox.result is 'What became of the operations that the session''s own user enqueued';
+comment on column outbox.result.id is 'The operation';
+comment on column outbox.result.idempotency_key is 'Its key';
+comment on column outbox.result.account is 'Its account';
+comment on column outbox.result.endpoint is 'Its endpoint';
+comment on column outbox.result.state is 'Where it stands';
+comment on column outbox.result.provider_id is 'The id the API gave it';
+comment on column outbox.result.response_status is 'HTTP status of the answer that decided it';
+comment on column outbox.result.response_headers is 'Headers of that answer: [[name, value], ...]';
+comment on column outbox.result.response_body is 'Body of that answer, byte for byte';
+comment on column outbox.result.last_error is 'What went wrong last';
+comment on column outbox.result.created_at is 'When it was enqueued';
+comment on column outbox.result.finished_at is 'When it became final';
+
+-- Privileges ----------------------------------------------------------------------------------------------------------
+
+revoke all on schema outbox from public;
+revoke all on all functions in schema outbox from public;
+revoke all on all tables in schema outbox from public;
+grant usage on schema outbox to outbox_producer, outbox_worker, outbox_reader, outbox_admin;
+
+grant execute on function outbox.enqueue, outbox.enqueue_many to outbox_producer, outbox_admin;
+grant select on outbox.result to outbox_producer;
+
+grant execute on function outbox.claim, outbox.record, outbox.block, outbox.unblock, outbox.suspect, outbox.rescue, outbox.settle_passed,
+    outbox.fold_counts, outbox.scrub, outbox.purge, outbox.seen, outbox.due to outbox_worker;
+grant select on outbox.endpoint, outbox.account, outbox.schema_version to outbox_worker;
+
+grant select on outbox.status, outbox.backlog, outbox.unresolved, outbox.key_expiring, outbox.throughput, outbox.conflict,
+    outbox.worker, outbox.account, outbox.endpoint, outbox.throttle, outbox.schema_version to outbox_reader, outbox_admin;
+
+grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.resolve, outbox.pause, outbox.resume to outbox_admin;
+grant select on outbox.operation, outbox.attempt, outbox.action, outbox.suspicion, outbox.finished_count to outbox_admin;
+grant insert, update, delete on outbox.account, outbox.endpoint to outbox_admin;
+
+commit;
