@@ -27,8 +27,9 @@ def main(*, upgrade: bool) -> None:
     try:
         if upgrade:
             PYPROJECT.write_text(pinned(before, run=[], build=[]))
-        run = uv(EXPORT) if not upgrade else uv("lock --upgrade") + uv(EXPORT)
-        after = pinned(before, run=run, build=uv(COMPILE, given=build_requirements(upgrade=upgrade)))
+            uv("lock --upgrade")
+        build = uv(COMPILE, given=build_requirements(upgrade=upgrade))
+        after = pinned(before, run=uv(EXPORT), build=build)
     except BaseException:
         PYPROJECT.write_text(before)
         raise

@@ -1,0 +1,231 @@
+"""What an installation decides for its workers: read once from the environment, then frozen.
+
+A setting is the environment variable ``RINGONCE_<FIELD>``, or a line of that name in ``.env`` in the
+current folder; the environment wins, and an empty value counts as unset. What decides a law (how long a
+key lives, how long a call may take) is a row of the database instead: it must be the same for the whole
+fleet. No setting puts payloads or answers into a log.
+
+Decisions:
+    2026-11-24: a name that begins with RINGONCE_ and is no setting stops the worker. A misspelt
+    RINGONCE_CONCURENCY would otherwise be obeyed by nobody and noticed by nobody.
+    2026-11-24: connection strings are secrets as a whole. libpq's complaint about a malformed one repeats
+    it, password and all, so that complaint is neither shown nor kept as a cause.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    DirectoryPath,
+    Field,
+    FilePath,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.errors import SettingsError
+
+PREFIX = "RINGONCE_"
+KEY_PREFIX = "RINGONCE_APP_KEY_"
+"""Begins the name of an account's key in the environment (``credentials``)."""
+
+BROKERS = frozenset({"memory", "redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp"})
+"""kombu's transports that wake Celery's loop, and ``memory``, which is made to; under the others a
+worker that is killed can take its whole pool along."""
+
+_NOT_FIELDS = re.compile(r"RINGONCE_(APP_KEY_[A-Z0-9_]+|TEST_\w+)")
+"""Other names that are welcome: the accounts' keys, and what only the tests read."""
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_|$)")
+"""In names that Kubernetes gives every container when a Service is called ``ringonce`` or so."""
+
+
+def _dsn(value: SecretStr) -> SecretStr:
+    if not _is_dsn(value):
+        raise ValueError("not a connection string libpq can read, such as postgresql://user@host/database")
+    return value
+
+
+def _is_dsn(value: SecretStr) -> bool:
+    try:
+        conninfo_to_dict(value.get_secret_value())
+    except ProgrammingError:
+        return False
+    return True
+
+
+def _broker(value: SecretStr) -> SecretStr:
+    if not all(url.partition("://")[0] in BROKERS for url in value.get_secret_value().split(";")):
+        raise ValueError("not a broker that wakes Celery's loop: use memory://, redis:// or amqp://")
+    return value
+
+
+Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
+Broker = Annotated[SecretStr, AfterValidator(_broker)]
+Node = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
+
+
+class Settings(BaseSettings):
+    """Every setting, its default, and why it is what it is. ``load_settings`` makes one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        dotenv_filtering="only_existing",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: Dsn
+    """Postgres with the outbox schema: a URL or key=value pairs. No default: a guess could be the wrong
+    database."""
+    broker_url: Broker = SecretStr("memory://")
+    """What carries wake-ups. In memory by default: Postgres alone is then enough for any number of nodes."""
+    secrets_dir: DirectoryPath | None = None
+    """Folder with one key file per account. None by default: one account's key fits the environment."""
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Calls in flight per process: 400 calls a second if each takes 250 ms, and a tenth of the 1,024 open
+    files that most systems allow."""
+    drain_seconds: Annotated[float, Field(gt=0, le=900)] = 60
+    """A drain ends after this even if more is due. Its wake-up is acknowledged late, so it must end well
+    before the broker gives that to someone else: RabbitMQ after 30 minutes, Redis after 60."""
+    linger_seconds: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """How long a drain waits for more when nothing is due: longer than the pauses of a busy producer, too
+    short for anyone to miss the slot it holds."""
+    notify: bool = True
+    """LISTEN for new operations. Switch it off behind a pooler that shares sessions: then only polls find
+    them."""
+    poll_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    """How often a bell looks for what is due, jitter apart; what a lost notification may cost. One short
+    index scan each time."""
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long finished operations keep payload and answer, which hold phone numbers. Longer than any key
+    lives, since only the row knows that the key was used; a month also covers a billing dispute."""
+    connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5
+    """How long a connection to the API may take, TLS included: time for two lost packets to be sent again,
+    after 1 and after 3 seconds."""
+    lease_slack_seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    """How long a claimed operation may wait for its slot; its lease is that much longer than its call. Also
+    what a killed worker adds to the wait for a rescue."""
+    ca_file: FilePath | None = None
+    """Certificates to trust in place of the system's (PEM), for an API behind a company's CA."""
+    tls_verify: bool = True
+    """Check the API's certificate. Off only for an imitation: whoever answers then learns the APP KEY."""
+    log_level: LogLevel = "INFO"
+    """Each decision that a person may want to act on; DEBUG adds every claim and every recorded answer."""
+    log_format: Literal["console", "json"] = "console"
+    """For a person by default; ``json`` writes an object a line, for what collects logs."""
+    node: Node = Field(default_factory=socket.gethostname)
+    """This machine in views and leases. Its host name is what an operator knows it by."""
+    app_keys: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
+    """The accounts' keys, by the full name of their variable; not a setting of that name."""
+
+    @property
+    def drain_time(self) -> timedelta:
+        """``drain_seconds`` as a duration."""
+        return timedelta(seconds=self.drain_seconds)
+
+    @property
+    def linger(self) -> timedelta:
+        """``linger_seconds`` as a duration."""
+        return timedelta(seconds=self.linger_seconds)
+
+    @property
+    def poll_interval(self) -> timedelta:
+        """``poll_seconds`` as a duration."""
+        return timedelta(seconds=self.poll_seconds)
+
+    @property
+    def retention(self) -> timedelta:
+        """``retention_days`` as a duration."""
+        return timedelta(days=self.retention_days)
+
+    @property
+    def connect_timeout(self) -> timedelta:
+        """``connect_seconds`` as a duration."""
+        return timedelta(seconds=self.connect_seconds)
+
+    @property
+    def lease_slack(self) -> timedelta:
+        """``lease_slack_seconds`` as a duration."""
+        return timedelta(seconds=self.lease_slack_seconds)
+
+
+SETTING_NAMES = tuple(PREFIX + field.upper() for field in Settings.model_fields if field != "app_keys")
+"""Every variable that sets a field, in the order of the fields."""
+
+
+def load_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """Read the environment and *env_file*, and freeze what they say.
+
+    Raises:
+        SettingsError: one line that names every setting at fault, and no value.
+    """
+    named = _named(env_file)
+    _refuse_unknown(named)
+    app_keys = {name: value for name, value in named.items() if name.startswith(KEY_PREFIX)}
+    try:
+        return Settings(_env_file=env_file, app_keys=app_keys)
+    except ValidationError as error:
+        problems = [_problem(detail) for detail in error.errors(include_input=False, include_context=False)]
+    raise SettingsError("; ".join(problems))  # out here, so that it drags no values along as its context
+
+
+def _named(env_file: Path | None) -> dict[str, SecretStr]:
+    """Everything called RINGONCE_..., in whatever capitals. Wrapped, since tracebacks show locals."""
+    try:
+        written = dotenv_values(env_file) if env_file else {}
+    except (OSError, UnicodeError) as error:
+        trouble = type(error).__name__
+    else:
+        return {
+            name: SecretStr(value)
+            for source in (written, os.environ)
+            for name, value in source.items()
+            if value and name.upper().startswith(PREFIX)
+        }
+    raise SettingsError(f"{env_file} cannot be read: {trouble}")
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    strange = [f"{name} is not a setting{_hint(name)}" for name in sorted(names) if not _is_known(name)]
+    if strange:
+        raise SettingsError("; ".join(strange))
+
+
+def _is_known(name: str) -> bool:
+    return name in SETTING_NAMES or _NOT_FIELDS.fullmatch(name) is not None
+
+
+def _hint(name: str) -> str:
+    capitals = name.upper()
+    likely = [capitals] if _is_known(capitals) else get_close_matches(capitals, SETTING_NAMES, 1, cutoff=0.85)
+    if likely:
+        return f": did you mean {likely[0]}?"
+    if _SERVICE_LINK.search(name):
+        return ": Kubernetes made it from a Service; set enableServiceLinks: false in the pod"
+    return ""
+
+
+def _problem(detail: ErrorDetails) -> str:
+    name = PREFIX + str(detail["loc"][0]).upper()
+    if detail["type"] == "missing":
+        return f"{name} is not set"
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')}"
