@@ -391,7 +391,7 @@ comment on column outbox.operation.response_body is 'Its body, byte for byte';
 comment on column outbox.operation.provider_id is 'The id the API gave it (voice_id, broadcast_id, job_id)';
 comment on column outbox.operation.last_error is 'What went wrong last, in one line';
 comment on column outbox.operation.last_answer_sha256 is 'Hash over status and body of the last whole answer that did not settle it';
-comment on column outbox.operation.repeat_count is 'How often in a row that answer came again: an error cached under the key repeats to the byte';
+comment on column outbox.operation.repeat_count is 'How often in a row that answer came: an error cached under the key repeats to the byte';
 comment on column outbox.operation.reissue_of is 'The operation it does again under a new key; each can be reissued once';
 comment on column outbox.operation.resolved_by is 'The action by which a person settled it';
 comment on column outbox.operation.last_action is 'The latest action of an administrator on it';
@@ -473,21 +473,23 @@ comment on column outbox.finished_count.state is 'The final state';
 comment on column outbox.finished_count.count is 'How many became it; negative: an administrator moved some out of it';
 
 create table outbox.worker (
-    node        text not null,
-    pid         integer not null,
-    version     text not null,
-    started_at  timestamptz not null default clock_timestamp(),
-    seen_at     timestamptz not null default clock_timestamp(),
-    in_flight   integer not null default 0,
+    node              text not null check (octet_length(node) between 1 and 255),
+    pid               integer not null,
+    version           text not null,
+    slots             integer not null check (slots >= 0),
+    on_duty_since     timestamptz not null default clock_timestamp(),
+    seen_at           timestamptz not null default clock_timestamp(),
+    lease_expires_at  timestamptz not null check (outbox.is_plausible(lease_expires_at)),
     primary key (node, pid)
 );
-comment on table outbox.worker is 'Who is alive: each worker process says so every few seconds';
+comment on table outbox.worker is 'Who is alive: every worker''s main process says so about once a poll. The one longest on duty rings for the fleet';
 comment on column outbox.worker.node is 'Name of the machine or pod';
 comment on column outbox.worker.pid is 'Process id there';
 comment on column outbox.worker.version is 'Version of ringonce';
-comment on column outbox.worker.started_at is 'When it was first seen';
-comment on column outbox.worker.seen_at is 'When it was last seen';
-comment on column outbox.worker.in_flight is 'Calls it had in flight then';
+comment on column outbox.worker.slots is 'Drains it can run at once';
+comment on column outbox.worker.on_duty_since is 'Since when it has been on duty without a break';
+comment on column outbox.worker.seen_at is 'When it was last heard of';
+comment on column outbox.worker.lease_expires_at is 'After this it counts as gone, until it is heard of again';
 
 -- Triggers: what a row may become -------------------------------------------------------------------------------------
 
@@ -1040,7 +1042,7 @@ rate and in-flight limit. What can never be sent any more it settles in passing'
 create type outbox.report as (
     operation_id bigint, number integer, lease_token uuid, verdict outbox.verdict, phase outbox.phase, status integer, error text,
     provider_id text, body_sha256 bytea, answer_sha256 bytea, headers jsonb, body bytea, state outbox.state,
-    delay double precision, counts boolean, settled boolean, clears_doubt boolean);
+    repeat_count integer, delay double precision, counts boolean, settled boolean, clears_doubt boolean);
 comment on type outbox.report is
     'What a worker tells of one attempt: what came back, and what it decided. delay is in seconds; counts: it stays in the budget; settled: the API is done with it';
 
@@ -1078,8 +1080,7 @@ create function outbox.settle_held(reports outbox.report[]) returns setof bigint
            provider_id = r.provider_id,
            last_error = r.error,
            last_answer_sha256 = coalesce(r.answer_sha256, o.last_answer_sha256),
-           repeat_count = case when r.answer_sha256 is null then o.repeat_count
-                               when r.answer_sha256 = o.last_answer_sha256 then o.repeat_count + 1 else 0 end
+           repeat_count = r.repeat_count
       from unnest(reports) r
      cross join (select clock_timestamp() as now) as c
      cross join lateral (select min(a.started_at) as since from outbox.attempt a where a.operation_id = r.operation_id and a.doubt) as d
@@ -1136,7 +1137,7 @@ comment on function outbox.recount_doubt is 'Takes first_sent_at from the attemp
 create function outbox.record(
     operation_ids bigint[], numbers integer[], lease_tokens uuid[], verdicts outbox.verdict[], phases outbox.phase[], statuses integer[],
     errors text[], provider_ids text[], body_hashes bytea[], answer_hashes bytea[], headers jsonb[], bodies bytea[], states outbox.state[],
-    delays double precision[], counts boolean[], settled boolean[], clears_doubt boolean[])
+    repeat_counts integer[], delays double precision[], counts boolean[], settled boolean[], clears_doubt boolean[])
     returns table (operation_id bigint, number integer, fate text, state outbox.state)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -1152,9 +1153,9 @@ begin
     -- Once for each token: what was recorded already is passed over (law 5).
     select array_agg(row (r.*)::outbox.report) into reports
       from unnest(operation_ids, numbers, lease_tokens, verdicts, phases, statuses, errors, provider_ids, body_hashes, answer_hashes,
-                  headers, bodies, states, delays, counts, settled, clears_doubt)
+                  headers, bodies, states, repeat_counts, delays, counts, settled, clears_doubt)
            as r (operation_id, number, lease_token, verdict, phase, status, error, provider_id, body_sha256, answer_sha256,
-                 headers, body, state, delay, counts, settled, clears_doubt)
+                 headers, body, state, repeat_count, delay, counts, settled, clears_doubt)
       join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.lease_token = r.lease_token and not a.recorded;
 
     perform outbox.keep_reports(reports);
@@ -1335,13 +1336,12 @@ begin
 end $$;
 comment on function outbox.purge is 'Deletes scrubbed operations, with their attempts, that have been final for longer than keep. Unresolved ones stay. Returns how many';
 
-create function outbox.seen(node text, pid integer, version text, in_flight integer) returns void
+create function outbox.forget_workers() returns integer
     language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    insert into outbox.worker as w (node, pid, version, in_flight) values (seen.node, seen.pid, seen.version, seen.in_flight)
-    on conflict on constraint worker_pkey do update set seen_at = clock_timestamp(), version = excluded.version, in_flight = excluded.in_flight;
-    delete from outbox.worker w where w.seen_at < clock_timestamp() - interval '1 hour'
+    with gone as (delete from outbox.worker where lease_expires_at < clock_timestamp() - interval '1 hour' returning 1)
+    select count(*)::integer from gone
 $$;
-comment on function outbox.seen is 'Says that a worker process is alive; forgets those not seen for an hour';
+comment on function outbox.forget_workers is 'Forgets workers that have not been heard of for an hour. Returns how many';
 
 create function outbox.due(max_count integer, out due_count integer, out next_in double precision)
     language sql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -1386,11 +1386,12 @@ create function outbox.due(max_count integer, out due_count integer, out next_in
                   and o.next_attempt_at <= moment.now limit max_count) as o
          where f.at <= moment.now limit max_count)
     select (select count(*)::integer from ready),
-           (select greatest(extract(epoch from min(f.at) - now), 0)::double precision from moment, first_due f
+           (select extract(epoch from min(f.at) - now)::double precision from moment, first_due f
              where f.at < 'infinity' group by now)
 $$;
 comment on function outbox.due is
-    'How many operations may be claimed now (counted up to max_count), and in how many seconds the next one may be; null: none before something else happens';
+    'How many operations may be claimed now (counted up to max_count), and in how many seconds the next one may be; negative: it could have been
+for so long; null: none before something else happens';
 
 -- Administrators ------------------------------------------------------------------------------------------------------
 
@@ -1715,8 +1716,9 @@ grant execute on function outbox.enqueue, outbox.enqueue_many to outbox_producer
 grant select on outbox.result to outbox_producer;
 
 grant execute on function outbox.claim, outbox.record, outbox.block, outbox.unblock, outbox.suspect, outbox.rescue, outbox.settle_passed,
-    outbox.fold_counts, outbox.scrub, outbox.purge, outbox.seen, outbox.due to outbox_worker;
+    outbox.fold_counts, outbox.scrub, outbox.purge, outbox.forget_workers, outbox.due to outbox_worker;
 grant select on outbox.endpoint, outbox.account, outbox.schema_version to outbox_worker;
+grant select, insert, update, delete on outbox.worker to outbox_worker;
 
 grant select on outbox.status, outbox.backlog, outbox.unresolved, outbox.key_expiring, outbox.throughput, outbox.conflict,
     outbox.worker, outbox.account, outbox.endpoint, outbox.throttle, outbox.schema_version to outbox_reader, outbox_admin;

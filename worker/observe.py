@@ -68,6 +68,8 @@ class Event(StrEnum):
     """Two answers prove that the API executed one key twice, or what is on record as final is not so."""
     REJECTED = "rejected"
     """Postgres refused to record one outcome; the others of its batch were recorded."""
+    DELIVERY_FAILED = "delivery_failed"
+    """A defect of this worker ended an attempt; its lease will expire, and it is ambiguous."""
 
     BLOCKED = "blocked"
     """An account, or one of its endpoints, is passed over for a while, by the machine."""
@@ -105,6 +107,7 @@ LEVELS: Mapping[Event, int] = {
     Event.RESCUED: logging.WARNING,
     Event.CONFLICT: logging.ERROR,
     Event.REJECTED: logging.ERROR,
+    Event.DELIVERY_FAILED: logging.ERROR,
     Event.NO_CREDENTIAL: logging.ERROR,
     Event.UPKEEP_FAILED: logging.ERROR,
 }

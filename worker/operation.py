@@ -148,6 +148,8 @@ class Operation:
     """How many times in a row that same answer came."""
     other_passed: bool = False
     """Another operation of this account and endpoint succeeded since this one's last attempt."""
+    probe: bool = False
+    """Let through a block whose time is over, to find out whether it still holds."""
     traceparent: str | None = None
 
 

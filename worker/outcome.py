@@ -29,7 +29,7 @@ Decisions:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -133,6 +133,17 @@ def classify(reply: Reply, endpoint: Endpoint) -> Outcome:
             return _classify_answer(reply, endpoint)
         case NoAnswer():
             return _classify_silence(reply)
+
+
+def blame_account(outcome: Outcome) -> Outcome:
+    """What *outcome* means once different operations in a row have met the like of it.
+
+    A 403 of unknown code then speaks of the account: its operation was not refused but has to wait. Other
+    suspicious refusals stay what they are; their account is blocked all the same.
+    """
+    if outcome.status != 403:
+        return outcome
+    return replace(outcome, verdict=Verdict.THROTTLED, block=Scope.ACCOUNT, suspicion=False)
 
 
 def _classify_silence(reply: NoAnswer) -> Outcome:

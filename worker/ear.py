@@ -1,0 +1,80 @@
+"""The ear of a worker process: hears when something was enqueued, so that a drain need not keep asking.
+
+One connection that LISTENs, kept for as long as the process. What it hears carries nothing and decides
+nothing (law 8). A connection that broke is made anew, which counts as having heard something: nobody knows
+what was missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Self
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+
+from worker.store.connection import KEEPALIVE
+
+__all__ = ["Ear"]
+
+CHANNEL: Final = "ringonce"
+RETRY_SECONDS: Final = (0.1, 10.0)
+"""First and longest wait before a broken connection is made anew, jitter apart."""
+
+
+class Ear:
+    """Listens while it is entered; hears nothing when *listens* is false (behind a pooler, say)."""
+
+    def __init__(self, url: str, *, listens: bool) -> None:
+        self._url = url
+        self._listens = listens
+        self._listeners: set[Callable[[], None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._listens:
+            self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    @contextmanager
+    def tells(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call *listener*, in this loop, whenever something is heard, until the block ends."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    async def _run(self) -> None:
+        pause, longest = RETRY_SECONDS
+        while True:
+            try:
+                await self._listen()
+            except psycopg.Error:  # no news: whoever uses the pool says so, and the bell polls meanwhile
+                await asyncio.sleep(pause * (1 + random.random()))  # noqa: S311  spreads load, guards nothing
+                pause = min(pause * 2, longest)
+            else:
+                pause = RETRY_SECONDS[0]
+
+    async def _listen(self) -> None:
+        """Listen until the connection breaks."""
+        dsn = make_conninfo(self._url, application_name="ringonce ear", **KEEPALIVE)
+        conn = await AsyncConnection.connect(dsn, autocommit=True)
+        async with conn:
+            await conn.execute(f"listen {CHANNEL}")
+            self._tell()
+            async for _ in conn.notifies():
+                self._tell()
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners):
+            listener()

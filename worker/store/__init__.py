@@ -1,0 +1,14 @@
+"""The worker's door to Postgres.
+
+Statements are private to the worker and stand one to a file in ``sql/``, each with a head that says who
+runs it, which index serves it and what it locks. What is public stands in ``schema.sql``.
+"""
+
+from __future__ import annotations
+
+from worker.store.blocks import Blocks
+from worker.store.connection import SCHEMA_VERSION, check_schema, open_pool
+from worker.store.leases import Leases
+from worker.store.records import Fate, Record, Recorder
+
+__all__ = ["SCHEMA_VERSION", "Blocks", "Fate", "Leases", "Record", "Recorder", "check_schema", "open_pool"]

@@ -1,0 +1,109 @@
+"""Connections of a worker process: how they are opened, how a dead one is noticed, which schema they need.
+
+Decisions:
+    2026-11-24  A statement of ours takes milliseconds. One that has said nothing for ``SECONDS`` is given up
+                with its connection: the server may be gone without a word (half-open), and TCP would wait
+                for a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from worker.errors import SchemaMismatch, StoreUnavailable
+from worker.plain import one_line
+
+__all__ = ["KEEPALIVE", "SCHEMA_VERSION", "Pool", "check_schema", "open_pool", "session"]
+
+SCHEMA_VERSION: Final = 1
+"""The version of ``schema.sql`` that this worker speaks to."""
+SECONDS: Final = 10.0
+"""How long a connection, or one statement, may take before it is given up."""
+KEEPALIVE: Final[dict[str, int]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""libpq's options by which a connection whose other end is gone breaks within half a minute."""
+
+Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+
+def check_schema(url: str) -> None:
+    """Make sure that the database has the outbox that this worker speaks to.
+
+    Raises:
+        StoreUnavailable: Postgres cannot be reached.
+        SchemaMismatch: there is no outbox, or one of another version.
+    """
+    try:
+        with psycopg.connect(url, autocommit=True, connect_timeout=5) as conn:
+            found = _schema_version(conn)
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"Postgres cannot be reached: {one_line(str(error))}") from None
+    if found is None:
+        raise SchemaMismatch("the database has no outbox: run `ringonce migrate`, or `psql -f schema.sql`")
+    if found != SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"the outbox has schema version {found}, this worker needs {SCHEMA_VERSION}: "
+            + ("run `ringonce migrate`" if found < SCHEMA_VERSION else "start a newer worker")
+        )
+
+
+def _schema_version(conn: Connection[TupleRow]) -> int | None:
+    try:
+        row = conn.execute("select max(version) from outbox.schema_version").fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        return None
+    except psycopg.errors.InsufficientPrivilege:
+        raise SchemaMismatch("this user may not read the outbox: grant it the role outbox_worker") from None
+    return row[0] if row else None
+
+
+@asynccontextmanager
+async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
+    """A pool of up to *size* connections, in autocommit: each statement is its own transaction.
+
+    Opens without a connection, so that a worker may start before its database.
+    """
+    pool: Pool = AsyncConnectionPool(
+        url,
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=SECONDS,
+        reconnect_timeout=30,
+        kwargs={"autocommit": True, "application_name": "ringonce worker", **KEEPALIVE},
+        name="ringonce",
+    )
+    await pool.open(wait=False)
+    try:
+        yield pool
+    finally:
+        await pool.close(timeout=2)
+
+
+@asynccontextmanager
+async def session(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """One connection of *pool*, for a few statements.
+
+    Raises:
+        StoreUnavailable: there was no connection, it broke, or it said nothing for ``SECONDS``.
+    """
+    try:
+        async with asyncio.timeout(SECONDS), pool.connection() as conn:
+            yield conn
+    except (PoolTimeout, TimeoutError) as error:
+        raise StoreUnavailable(f"Postgres did not answer within {SECONDS:g} s") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise StoreUnavailable(one_line(str(error)) or type(error).__name__) from error

@@ -1,0 +1,4 @@
+-- Folds the deltas of outbox.finished_count into one row for each account, endpoint and state.
+--
+-- Run by: upkeep. Index: none, some rows for each batch recorded since. Locks: those rows.
+select outbox.fold_counts()
