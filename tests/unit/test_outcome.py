@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from worker.errors import CallCut, SendWindowPassed, SettingsError
 from worker.operation import Answer, Endpoint, NoAnswer, Phase, Verdict
-from worker.outcome import Outcome, Scope, classify
+from worker.outcome import Outcome, Scope, blame_account, classify
 
 ENDPOINT = Endpoint("sms.send", account_codes=frozenset({"PROJECT_SUSPENDED"}))
 SUCCESS = b'{"result": 0, "job_id": "j-1"}'
@@ -184,6 +184,18 @@ def test_a_403_without_a_known_code_refuses_this_one_request(body: object) -> No
     assert (outcome.verdict, outcome.block, outcome.suspicion) == (Verdict.REFUSED, None, True)
 
 
+def test_once_different_operations_met_a_403_it_speaks_of_the_account() -> None:
+    outcome = blame_account(answered(403, ERROR_A))
+    assert (outcome.verdict, outcome.block, outcome.suspicion) == (Verdict.THROTTLED, Scope.ACCOUNT, False)
+    assert (outcome.doubt, outcome.settled, outcome.error) == (False, True, "HTTP 403 E17: no credit")
+
+
+@pytest.mark.parametrize("status", [307, 308, 404, 405])
+def test_other_suspicious_refusals_stay_refused(status: int) -> None:
+    outcome = answered(status, ERROR_A)
+    assert blame_account(outcome) == outcome
+
+
 @pytest.mark.parametrize("status", [302, 303, 400, 408, 409, 429, 500, 503])
 def test_only_a_2xx_can_be_accepted_whatever_its_body_says(status: int) -> None:
     outcome = answered(status, SUCCESS)
@@ -294,7 +306,7 @@ FIELDS = st.sampled_from([None, "result", "job_id", "absent"])
     answer=st.builds(Answer, st.integers(-1, 1000) | st.sampled_from([200, 403, 429, 503]), HEADERS, BODIES),
     endpoint=st.builds(Endpoint, st.just("x"), FIELDS, st.sampled_from([0, "ok", True, None]), FIELDS),
 )
-@settings(max_examples=100, deadline=None, database=None, derandomize=True)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
 def test_no_answer_whatsoever_makes_classify_raise_or_lie(answer: Answer, endpoint: Endpoint) -> None:
     outcome = classify(answer, endpoint)
     assert outcome.phase is Phase.ANSWERED
