@@ -139,7 +139,7 @@ def _look(path: Path, last: _KeyFile, now: float) -> _KeyFile:
         if mark == last.mark:
             return _KeyFile(mark, last.key, now)
         with path.open("rb") as file:
-            return _KeyFile(mark, _usable(SecretBytes(file.read(LONGEST_KEY + 3)), str(path)), now)
+            return _KeyFile(mark, _usable(SecretBytes(file.read(2 * LONGEST_KEY)), str(path)), now)
     except FileNotFoundError:
         return _KeyFile(None, None, now)
     except OSError as error:

@@ -266,9 +266,9 @@ def test_an_empty_key_is_refused(folder: Path) -> None:
     assert refusal(credentials(DEFAULT="\n"), "default") == "RINGONCE_APP_KEY_DEFAULT is empty"
 
 
-@pytest.mark.parametrize("length", [LONGEST_KEY + 1, 100_000])
+@pytest.mark.parametrize("length", [LONGEST_KEY + 2, 100_000])
 def test_what_is_too_long_to_be_a_key_is_refused(folder: Path, length: int) -> None:
-    (folder / "filed").write_text("canary".ljust(length, "x"))
+    (folder / "filed").write_text("canary".ljust(LONGEST_KEY, "x") + "\n".ljust(length - LONGEST_KEY, "x"))
     keys = credentials(folder, DEFAULT="canary".ljust(length, "x"))
     assert "longer than any key" in refusal(keys, "filed")
     assert "longer than any key" in refusal(keys, "default")

@@ -113,6 +113,12 @@ def test_configuring_twice_does_not_say_things_twice(capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err.count("reconnected") == 1
 
 
+def test_events_do_not_reach_celerys_handlers_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    configure(settings())
+    emit(Event.RECONNECTED)
+    assert caplog.records == []
+
+
 def test_an_unchecked_certificate_is_said_at_the_start(capfd: pytest.CaptureFixture[str]) -> None:
     configure(settings())
     assert capfd.readouterr().err == ""

@@ -240,6 +240,12 @@ def test_no_secret_shows_in_the_text_of_settings() -> None:
     assert "canary" not in repr(settings) + str(settings) + repr(settings.model_dump())
 
 
+def test_no_value_shows_when_a_setting_is_given_in_python() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(database_url=SecretStr(DSN), node="canary of two words")
+    assert "canary" not in str(caught.value)
+
+
 def test_there_is_a_setting_for_each_field_but_the_keys() -> None:
     assert len(SETTING_NAMES) == len(Settings.model_fields) - 1
     assert "RINGONCE_DATABASE_URL" in SETTING_NAMES
