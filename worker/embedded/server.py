@@ -187,12 +187,20 @@ class EmbeddedPostgres:
     def _ensure_running(self) -> None:
         if not self._cluster.exists():
             self._make_cluster()
-        if self._settled() is None:
-            self._launch()
-        try:
-            psycopg.connect(self.url, connect_timeout=10).close()
-        except psycopg.Error as error:
-            raise StoreUnavailable(f"no answer from Postgres in {self.data}: {_one_line(error)}") from error
+        give_up_at = time.monotonic() + _RETRY_SECONDS
+        while True:
+            if self._settled() is None:
+                self._launch()
+            try:
+                psycopg.connect(self.url, connect_timeout=10).close()
+            except (psycopg.Error, StoreUnavailable) as error:  # a killed server still looks alive as it dies
+                if time.monotonic() > give_up_at:
+                    raise StoreUnavailable(
+                        f"no Postgres answers in {self.data}: {_one_line(error)}"
+                    ) from error
+                time.sleep(0.05)
+            else:
+                return
 
     def _settled(self) -> Postmaster | None:
         """Return the running server once it accepts connections, or None once there is none."""
