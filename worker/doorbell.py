@@ -1,0 +1,307 @@
+"""The bell: it notices that something is due, and wakes as many drains as that is worth.
+
+    COMMIT -- NOTIFY --> bell -- ring, a message without content --> broker --> pool --> drain
+    next due time, poll --^
+
+Each worker has one in its main process: a thread with a plain connection, started after the pool. With a
+broker that nodes share, the bell elected on the rota rings for all of them; the others only poll, and ring
+when something has been due for longer than a poll. The election saves rings and decides nothing: one ring
+too many finds nothing to claim. With ``memory://`` no ring leaves its node, so each bell rings for its own.
+
+When the broker takes no ring, the bell does the task itself, in its own thread and loop, until the broker
+answers again: Postgres alone decides whether phones ring. The elected bell sends ``upkeep`` as well.
+
+Rings go by a task's name, through the app of the worker that the bell belongs to (law 8: they carry
+nothing; lost, doubled, late or reordered, nothing changes but latency).
+
+Decisions:
+    2025-11: rings expire after a minute, by the receiver's clock. A node whose clock is ahead of the others
+    discards what they send; then its own poll rings again.
+    2025-11: taken slots are counted by Celery's ``active_requests``. ``reserved_requests`` would count rings
+    on their way to the pool too, but keeps for good those that were there when the broker hung up.
+    2025-11: a bell that fails for a reason nobody foresaw takes its worker down, with exit status 1. A
+    worker that is deaf and looks alive would be worse.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import psycopg
+from celery import Celery, bootsteps
+from celery.platforms import EX_FAILURE
+from celery.worker import WorkController, state
+from celery.worker.state import active_requests
+from kombu.asynchronous import Hub
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+from worker import loops
+from worker.errors import StoreUnavailable
+from worker.observe import Event, emit
+from worker.plain import one_line
+from worker.rope import BrokerAway, Rope
+from worker.settings import Settings
+from worker.stopping import Cord, cord
+from worker.store import rota
+from worker.store.connection import KEEPALIVE
+
+__all__ = ["DRAIN", "UPKEEP", "Bell", "Counts", "doorbell"]
+
+DRAIN: Final = "ringonce.drain"
+UPKEEP: Final = "ringonce.upkeep"
+
+DRAIN_EXPIRES: Final = 60.0
+"""How long a ring for a drain is worth answering, in seconds like all that follow."""
+UPKEEP_EXPIRES: Final = 10.0
+"""The same for upkeep: while every slot is taken, no more than two of these wait for one."""
+ROUND: Final = 5.0
+"""How often a bell signs on and, if elected, sends upkeep: what a lapsed lease may wait for its rescue."""
+LEASE: Final = timedelta(seconds=20)
+"""How long a bell that falls silent keeps its office: three rounds and their jitter."""
+PATIENCE: Final = 0.1
+"""What awake drains have for taking what was announced, before the bell looks whether they could."""
+HUNGER: Final = 1.0
+"""When to look again after more was due than there were slots for."""
+FIRST_RETRY: Final = 0.1
+LAST_RETRY: Final = 10.0
+"""What passes before Postgres is tried again, at first and at most, jitter apart."""
+LAST_CALL: Final = 60.0
+"""How long a stopping worker waits for what its bell was doing itself."""
+
+Connection = psycopg.Connection[TupleRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one look led to."""
+
+    drains: int = 0
+    """Rings for a drain."""
+    upkeeps: int = 0
+    """Rings for upkeep."""
+    here: int = 0
+    """Tasks done in the bell's own thread, because the broker takes no rings."""
+
+
+class Bell:
+    """One worker's bell. ``run`` is its thread; ``run_once`` is one look, for it and for tests."""
+
+    def __init__(
+        self,
+        app: Celery[Any],
+        settings: Settings,
+        *,
+        slots: Callable[[], int],
+        stop: Cord = cord,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._slots = slots
+        self._stop = stop
+        self._clock = clock
+        self._rope = Rope(app, clock=clock)
+        self._duty = rota.Duty(elected=False, slots=0)
+        self._signed_on = False
+        self._look_at = self._round_at = self._awake_until = clock()
+        self._alone = False
+        """The broker takes no rings: the bell does what it would have rung for."""
+        self._here = 0
+        self._failures = 0
+
+    def run(self) -> None:
+        """Ring until the worker stops, whatever happens to Postgres and to the broker."""
+        try:
+            while not self._stop.is_pulled():
+                self._hold_on()
+        except BaseException:
+            state.should_stop = EX_FAILURE  # type: ignore[assignment]  # the stubs know only its first value
+            self._stop.pull()
+            raise
+        finally:
+            self._rope.drop()
+            loops.close()
+
+    def run_once(self, conn: Connection) -> Counts:
+        """Look at what is due and ring what that is worth; once a round, sign on and send upkeep.
+
+        Raises:
+            psycopg.Error, StoreUnavailable: Postgres is away; the connection is of no more use.
+        """
+        self._here = 0
+        if not self._signed_on:
+            self._sign_on(conn)
+        wanted = self._look(conn)
+        drains = self._ring(DRAIN, min(wanted, self._free()) if wanted else 0, DRAIN_EXPIRES)
+        if drains:
+            self._expect_drain()
+        if drains < wanted:
+            self._look_at = min(self._look_at, self._clock() + HUNGER)
+        return Counts(drains, self._round(conn), self._here)
+
+    def announce(self) -> None:
+        """Ring once for what was announced, without a look, unless a drain is awake and heard it as well."""
+        if not self._is_someone_awake():
+            self._ring(DRAIN, 1, DRAIN_EXPIRES)
+        self._expect_drain()
+
+    def _hold_on(self) -> None:
+        """Attend one connection for as long as it lasts, then wait a little."""
+        try:
+            with self._connect() as conn:
+                self._attend(conn)
+        except (psycopg.Error, StoreUnavailable) as error:
+            emit(Event.DISCONNECTED, who="bell", error=one_line(str(error)))
+            retry = min(FIRST_RETRY * 2 ** min(self._failures, 10), LAST_RETRY)
+            self._failures += 1
+            self._stop.wait(retry * random.uniform(1, 1.5))  # noqa: S311 - jitter keeps no secret
+
+    def _connect(self) -> Connection:
+        url = self._settings.database_url.get_secret_value()
+        conninfo = make_conninfo(url, application_name="ringonce doorbell", **KEEPALIVE)
+        # Nothing prepared: a pooler that shares sessions would lose it.
+        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+
+    def _attend(self, conn: Connection) -> None:
+        """Look and wait by turns. The first look is what a reconnect owes to all that it has not heard."""
+        self._signed_on = False
+        while not self._stop.is_pulled():
+            self.run_once(conn)
+            if self._failures:
+                emit(Event.RECONNECTED, who="bell")
+                self._failures = 0
+            if self._wait(conn):
+                self.announce()
+                self._stop.wait(PATIENCE)
+                self._heard(conn)
+        rota.sign_off(conn, node=self._settings.node)
+
+    def _wait(self, conn: Connection) -> bool:
+        """Wait until the next look, or until something is announced; whether it was."""
+        if self._heard(conn):  # it came along with the answer to a statement
+            return True
+        self._stop.wait(self._look_at - self._clock(), conn.fileno())
+        return self._heard(conn)
+
+    def _heard(self, conn: Connection) -> bool:
+        return sum(1 for _ in conn.notifies(timeout=0)) > 0
+
+    def _look(self, conn: Connection) -> int:
+        """How many drains to ring for; and when to look again."""
+        poll = min(self._settings.poll_seconds, ROUND)
+        self._look_at = self._clock() + poll * random.uniform(1, 1.25)  # noqa: S311 - jitter keeps no secret
+        concurrency = self._settings.concurrency
+        due, wait = rota.due(conn, limit=concurrency * max(self._duty.slots, 1))
+        if not self._is_mine():
+            overdue = wait is not None and -wait >= self._settings.poll_seconds
+            return math.ceil(due / concurrency) if overdue else 0
+        if wait is not None and wait > 0:
+            soon = self._clock() + wait + (PATIENCE if self._is_someone_awake() else 0)
+            self._look_at = min(self._look_at, soon)
+        return math.ceil(due / concurrency)
+
+    def _is_mine(self) -> bool:
+        """Whether what becomes due is this bell's to ring at once."""
+        return self._duty.elected or not self._rope.is_shared
+
+    def _is_someone_awake(self) -> bool:
+        """Whether a drain listens: one that runs here, or one somewhere that had something to do just now."""
+        return len(active_requests) > 0 or self._clock() < self._awake_until
+
+    def _expect_drain(self) -> None:
+        """From now on a drain is awake, until it has had nothing to do for its linger."""
+        self._awake_until = self._clock() + self._settings.linger_seconds
+
+    def _free(self) -> int:
+        """Slots for which no ring is on its way: the fleet's, or this node's if no ring leaves it."""
+        slots = self._duty.slots if self._rope.is_shared else self._slots()
+        try:
+            return max(slots - len(active_requests) - self._rope.unanswered(), 0)
+        except BrokerAway:
+            return 1  # this thread
+
+    def _ring(self, task: str, times: int, expires: float) -> int:
+        """Send *times* rings for *task*; if the broker takes none, do it here, once."""
+        try:
+            for _ in range(times):
+                self._rope.ring(task, expires=expires)
+        except BrokerAway as error:
+            self._do(task, error)
+            return 0
+        if times:
+            emit(Event.RANG, task=task, count=times)
+            self._give_back()
+        return times
+
+    def _give_back(self) -> None:
+        """The pool hears rings (again): leave the house that the bell had to open for itself."""
+        if self._alone:
+            self._alone = False
+            loops.close()
+
+    def _do(self, task: str, error: BrokerAway) -> None:
+        if not self._alone:
+            emit(Event.RING_FAILED, error=str(error))
+        self._alone = True
+        self._here += 1
+        self._app.tasks[task]()
+
+    def _round(self, conn: Connection) -> int:
+        """Once a round: renew this bell's place on the rota and, if it is elected, have upkeep done."""
+        if self._clock() < self._round_at:
+            return 0
+        self._round_at = self._clock() + ROUND
+        self._sign_on(conn)
+        return self._ring(UPKEEP, int(self._duty.elected), UPKEEP_EXPIRES)
+
+    def _sign_on(self, conn: Connection) -> None:
+        before = self._duty.elected
+        self._duty = rota.sign_on(conn, node=self._settings.node, slots=self._slots(), lease=LEASE)
+        if self._rope.is_shared and self._duty.elected != before:
+            emit(Event.BELL_ELECTED if self._duty.elected else Event.BELL_DEPOSED, node=self._settings.node)
+        if self._settings.notify and (self._duty.elected != before or not self._signed_on):
+            conn.execute(b"LISTEN ringonce" if self._is_mine() else b"UNLISTEN ringonce")
+            self._look_at = self._clock()  # for what was announced to somebody else
+        self._signed_on = True
+
+
+class BellThread(threading.Thread):
+    """The thread of a worker's bell, for a bootstep to start and stop."""
+
+    def __init__(self, bell: Bell) -> None:
+        super().__init__(target=bell.run, name="doorbell", daemon=True)
+
+    def stop(self) -> None:
+        """Stop the bell and the whole worker, and wait for what the bell is doing itself."""
+        cord.pull()
+        self.join(LAST_CALL)
+
+
+def doorbell(settings: Settings) -> type[bootsteps.StartStopStep]:
+    """The bootstep that hangs a bell in a worker: for ``app.steps["worker"]``.
+
+    It stops before the pool, whose children must have felt the cord before they are waited for; the signal
+    that pulls it comes with a signal to the process only, not with ``control shutdown``.
+    """
+
+    class Doorbell(bootsteps.StartStopStep):
+        requires = ("celery.worker.components:Pool",)
+
+        def create(self, parent: WorkController) -> BellThread:  # type: ignore[override]  # whatever it returns is kept
+            pool: Any = parent.pool
+            return BellThread(Bell(parent.app, settings, slots=lambda: pool.num_processes))
+
+        def register_with_event_loop(self, parent: WorkController, hub: Hub) -> None:
+            # Otherwise the hub would learn of a stop when its next timer fires, up to 5 s later.
+            del parent
+            hub.add_reader(cord.fileno(), hub.remove_reader, cord.fileno())
+
+    return Doorbell

@@ -1,0 +1,161 @@
+"""How Celery is set up for ringonce: its configuration, what it refuses, what its signals do, how it starts.
+
+``celery.py`` makes one app with ``build_app`` and hangs the tasks on it; so do the tests, with other tasks.
+
+Decisions:
+    2025-11: late acknowledgement, and no redelivery of a ring whose process died: the bell rings again
+    anyway, and if it was the drain that killed the process, requeueing would make a loop without a pause.
+    2025-11: no time limits: their exception lands in one coroutine of many. A drain has its own time.
+    2025-11: RINGONCE_BROKER_URL is the only word on the broker. Celery would also obey BROKER_URL, which in
+    a container often belongs to somebody else.
+    2025-11: gossip, mingle and event heartbeats are off. Drains are anonymous, and nothing reads them; on
+    Redis mingle alone delays every start by a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, NoReturn
+
+from billiard import get_start_method
+from celery import Celery, concurrency, signals
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker as worker_command
+from celery.worker import WorkController
+from celery.worker.consumer import Consumer
+
+from worker import loops, observe, wakeups
+from worker.doorbell import doorbell
+from worker.errors import RingonceError, SettingsError
+from worker.rope import QUEUE
+from worker.settings import Settings
+from worker.stopping import cord
+from worker.store import check_schema
+
+__all__ = ["QuietConsumer", "build_app", "run_worker"]
+
+PREFORK: Final = "celery.concurrency.prefork"
+THREADS: Final = "celery.concurrency.thread"
+"""The pools that a drain can run in: one loop to a process or a thread."""
+NO_POOL: Final = "a drain cannot run in the pool {}: use --pool prefork or threads"
+
+BROKER_OPTIONS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
+"""For Redis: without them a broker that is cut off, not down, holds a thread for as long as TCP likes."""
+
+
+def build_app(settings: Settings) -> Celery[Any]:
+    """An app whose workers ring for themselves, and refuse to start on what they could not work with.
+
+    It has no tasks yet: the bell rings for ``doorbell.DRAIN`` and ``doorbell.UPKEEP``.
+    """
+    wakeups.install()
+    app: Celery[Any] = Celery("ringonce")
+    app.conf.update(configuration(settings))
+    app.steps["worker"].add(doorbell(settings))
+    signals.worker_init.connect(partial(_start, settings), weak=False)
+    return app
+
+
+def configuration(settings: Settings) -> dict[str, object]:
+    """What Celery is told, all of it."""
+    broker = settings.broker_url.get_secret_value()
+    if broker == "memory://":
+        broker = "memory://localhost"  # kombu warns of a broker without a host
+    return {
+        "broker_read_url": broker,
+        "broker_write_url": broker,
+        "broker_transport_options": BROKER_OPTIONS if broker.startswith(("redis", "sentinel")) else {},
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_default_queue": QUEUE,
+        "task_default_queue_type": "quorum",  # what RabbitMQ keeps when a node of it dies; others ignore it
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_disable_rate_limits": True,
+        "worker_send_task_events": False,
+        "worker_consumer": f"{__name__}:{QuietConsumer.__name__}",
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+    }
+
+
+class QuietConsumer(Consumer):
+    """Celery's consumer without what it has to tell other workers."""
+
+    def __init__(
+        self,
+        on_task_request: Callable[..., object],
+        worker_options: dict[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401 - Celery's, passed on
+    ) -> None:
+        quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        super().__init__(on_task_request, worker_options={**(worker_options or {}), **quiet}, **options)
+
+
+def run_worker(app: Celery[Any], arguments: Sequence[str]) -> NoReturn:
+    """Run ``celery worker`` with *app* itself, whatever lies in the current folder, and exit as it does.
+
+    Args:
+        app: from ``build_app``.
+        arguments: options of ``celery worker``.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-P", "--pool", default="prefork")
+    pool = parser.parse_known_args(arguments)[0].pool
+    if pool not in ("prefork", "threads"):  # before Celery imports it: eventlet may not be there
+        raise SystemExit(f"ringonce: {NO_POOL.format(pool)}")
+    context = CLIContext(app=app, no_color=False, workdir=None)
+    sys.exit(worker_command.main(list(arguments), "ringonce worker", standalone_mode=False, obj=context))
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _pull_the_cord(**_: object) -> None:
+    cord.pull()
+
+
+@signals.worker_process_shutdown.connect(weak=False)
+def _close_this_child(**_: object) -> None:
+    loops.close()
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _close_the_threads(**_: object) -> None:
+    loops.close_all()
+
+
+def _start(settings: Settings, sender: WorkController, **_: object) -> None:
+    """Refuse to start in one line. Celery would log any other exception than SystemExit, and start."""
+    try:
+        _refuse_worker(sender)
+        check_schema(settings.database_url.get_secret_value())
+    except RingonceError as error:
+        raise SystemExit(f"ringonce: {error}") from error
+    observe.configure(settings)
+    observe.emit(observe.Event.WORKER_STARTED, node=settings.node)
+
+
+def _refuse_worker(worker: Any) -> None:  # noqa: ANN401 - the stubs know few of its attributes
+    pool = concurrency.get_implementation(worker.pool_cls).__module__
+    if pool not in (PREFORK, THREADS):
+        raise SettingsError(NO_POOL.format(pool.rpartition(".")[2]))
+    if worker.time_limit or worker.soft_time_limit:
+        raise SettingsError("a time limit would cut a drain anywhere: RINGONCE_DRAIN_SECONDS ends it")
+    if pool == PREFORK:
+        _refuse_prefork(worker)
+
+
+def _refuse_prefork(worker: Any) -> None:  # noqa: ANN401 - the stubs know few of its attributes
+    if worker.pool_start_method != "fork" or get_start_method() != "fork":
+        raise SettingsError("the prefork pool must fork its children: use --pool threads here")
+    if not worker.app.connection_for_read().transport.implements.asynchronous:
+        raise SettingsError(
+            "this broker does not wake Celery's loop, which prefork needs: use --pool threads"
+        )

@@ -1,0 +1,53 @@
+"""What a bell asks Postgres: what is due, which bells are alive, and which of them rings for the fleet.
+
+Plain connections, where the rest of the store is asyncio: a bell is a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from worker.store.statements import statement
+
+__all__ = ["Duty", "due", "sign_off", "sign_on"]
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What the rota says at one moment."""
+
+    elected: bool
+    """This bell rings for the fleet."""
+    slots: int
+    """Drains that all live workers together can run at once."""
+
+
+def due(conn: Connection[TupleRow], *, limit: int) -> tuple[int, float | None]:
+    """How many operations could be claimed now, up to *limit*, and in how many seconds the next one can be.
+
+    Negative: it has been due for so long. None: none before something else happens.
+    """
+    row = conn.execute(statement("due"), {"max_count": limit}).fetchone()
+    return (row[0], row[1]) if row else (0, None)
+
+
+def sign_on(conn: Connection[TupleRow], *, node: str, slots: int, lease: timedelta) -> Duty:
+    """Renew this process's place on the rota for *lease*, and read who is elected."""
+    values = {**_place(node), "version": version("ringonce"), "slots": slots, "lease": lease}
+    row = conn.execute(statement("bell_sign_on"), values).fetchone()
+    return Duty(*row) if row else Duty(elected=False, slots=slots)
+
+
+def sign_off(conn: Connection[TupleRow], *, node: str) -> None:
+    """Leave the rota, so that the next bell need not wait for this one's lease to lapse."""
+    conn.execute(statement("bell_sign_off"), _place(node))
+
+
+def _place(node: str) -> dict[str, object]:
+    return {"node": node, "pid": os.getpid()}
