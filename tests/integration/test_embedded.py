@@ -80,7 +80,7 @@ def fresh() -> Iterator[Path]:
 
 @pytest.fixture
 def server(folder: Path, fresh: Path) -> Iterator[EmbeddedPostgres]:
-    subprocess.run(["cp", "-a", fresh, folder / "data"], check=True)
+    copy(fresh, folder / "data")
     with EmbeddedPostgres(folder / "data", settings=FAST_AND_UNSAFE) as server:
         yield server
 
@@ -89,6 +89,11 @@ def server(folder: Path, fresh: Path) -> Iterator[EmbeddedPostgres]:
 def durable_server() -> Iterator[EmbeddedPostgres]:
     with tempfile.TemporaryDirectory(prefix="ringonce-") as name, EmbeddedPostgres(Path(name)) as server:
         yield server
+
+
+def copy(fresh: Path, data: Path) -> None:
+    data.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", fresh, data], check=True)
 
 
 def query(url: str, statement: str) -> list[tuple[object, ...]]:
@@ -106,6 +111,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 def lives(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def rests(server: EmbeddedPostgres) -> bool:
+    return server.pid is None
 
 
 def pid_of(server: EmbeddedPostgres) -> int:
@@ -142,7 +151,7 @@ def innocent() -> Iterator[subprocess.Popen[bytes]]:
 def test_what_was_committed_outlives_a_stop(server: EmbeddedPostgres) -> None:
     query(server.url, "create table kept as select 42 as answer")
     server.stop()
-    assert server.pid is None
+    assert rests(server)
     server.start()
     assert query(server.url, "select answer from kept") == [(42,)]
 
@@ -161,6 +170,23 @@ def test_a_killed_server_is_brought_back_with_what_was_committed(server: Embedde
     server.start()
     assert server.pid not in (None, killed)
     assert query(server.url, "select answer from kept") == [(42,)]
+
+
+def test_a_server_that_dies_as_it_is_joined_is_brought_back(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = pid_of(server)
+    connect = psycopg.connect
+
+    def connect_to_the_dying(url: str, *, connect_timeout: int) -> psycopg.Connection:
+        monkeypatch.undo()
+        os.kill(joined, signal.SIGKILL)
+        wait_until(lambda: not lives(joined))
+        return connect(url, connect_timeout=connect_timeout)
+
+    monkeypatch.setattr(psycopg, "connect", connect_to_the_dying)
+    server.start()
+    assert server.pid not in (None, joined)
 
 
 def test_a_start_waits_for_the_children_of_a_killed_server(server: EmbeddedPostgres) -> None:
@@ -186,7 +212,7 @@ def test_the_process_that_got_a_dead_servers_pid_survives(server: EmbeddedPostgr
     with innocent() as process:
         for claim, text in zip(claims, texts, strict=True):
             claim.write_text(text.replace(dead, str(process.pid)))
-        assert server.pid is None
+        assert rests(server)
         server.start()
         assert server.pid not in (None, process.pid)
         server.stop()
@@ -199,7 +225,7 @@ def test_the_postgres_of_another_folder_is_not_taken_for_ours(
     server.stop()
     claim = (durable_server.data / "cluster" / "postmaster.pid").read_text()
     (server.data / "cluster" / "postmaster.pid").write_text(claim)
-    assert server.pid is None
+    assert rests(server)
     server.start()
     assert server.pid != durable_server.pid
     server.stop()
@@ -226,7 +252,8 @@ def test_two_that_start_one_folder_at_once_share_one_server(folder: Path) -> Non
         assert (one.returncode, other.returncode) == (0, 0)
 
 
-def test_a_server_whose_user_was_killed_is_joined_and_then_stopped(folder: Path) -> None:
+def test_a_server_whose_user_was_killed_is_joined_and_then_stopped(folder: Path, fresh: Path) -> None:
+    copy(fresh, folder / "data")
     with another_user(folder / "data") as user:
         assert user.stdout is not None
         pid = int(user.stdout.readline())
@@ -288,14 +315,15 @@ def test_text_is_utf8_and_sorts_alike_on_every_machine(durable_server: EmbeddedP
     ]
 
 
-def test_a_folder_of_any_name_and_length_serves_psycopg_and_psql(folder: Path) -> None:
+def test_a_folder_of_any_name_and_length_serves_psycopg_and_psql(folder: Path, fresh: Path) -> None:
     data = folder / ("long" * 50) / """it's "$(exit 1)", 100 % é"""
+    copy(fresh, data)
     with EmbeddedPostgres(data, settings={**FAST_AND_UNSAFE, "cluster_name": "a 'b' $c"}) as server:
         sockets = Path(str(query(server.url, "show unix_socket_directories")[0][0]))
         try:
             assert query(server.url, "show cluster_name") == [("a 'b' $c",)]
             assert sockets.stat().st_mode & 0o777 == 0o700
-            psql = [binaries() / "psql", server.url, "-XAtc", "select 42"]
+            psql = [str(binaries() / "psql"), server.url, "-XAtc", "select 42"]
             assert subprocess.check_output(psql, env={}, text=True) == "42\n"
         finally:
             server.stop()
@@ -330,10 +358,13 @@ def test_a_refusal_of_postgres_is_passed_on_and_the_folder_stays_usable(server: 
         _ = wrong.url
     server.start()
     assert query(server.url, "select 1") == [(1,)]
+    server.stop()
+    assert rests(server), "the one who was refused still counts as a user"
 
 
 def test_an_ordinary_user_with_an_empty_environment_needs_nothing_else(folder: Path) -> None:
-    command = [sys.executable, "-c", ORDINARY_USER, CHECKOUT, binaries().parents[2], folder]
+    arguments = [str(path) for path in (CHECKOUT, binaries().parents[2], folder)]
+    command = [sys.executable, "-c", ORDINARY_USER, *arguments]
     done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout.split(" ", 2)[:2], done.stderr) == (["on", "True"], "")
 
@@ -348,10 +379,10 @@ def test_root_runs_postgres_as_somebody_else(server: EmbeddedPostgres) -> None:
 
 
 @as_root
-def test_root_runs_postgres_as_the_owner_of_the_folder(folder: Path) -> None:
+def test_root_runs_postgres_as_the_owner_of_the_folder(folder: Path, fresh: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    (folder / "data").mkdir()
-    os.chown(folder / "data", nobody.pw_uid, nobody.pw_gid)
+    copy(fresh, folder / "data")
+    subprocess.run(["chown", "-R", "nobody", folder / "data"], check=True)
     with EmbeddedPostgres(folder / "data", settings=FAST_AND_UNSAFE) as server:
         assert psutil.Process(pid_of(server)).uids().effective == nobody.pw_uid
 
@@ -369,8 +400,11 @@ def test_a_folder_behind_a_closed_door_is_refused_and_the_door_stays_closed(fold
 def test_binaries_behind_a_closed_door_are_copied_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = binaries().parents[1]
     closed = folder / "closed"
-    for part in (package, package.with_name(f"{package.name}.libs")):
-        shutil.copytree(part, closed / part.name)
+    shutil.copytree(package.with_name(f"{package.name}.libs"), closed / f"{package.name}.libs")
+    (closed / package.name / "pginstall" / "bin").mkdir(parents=True)
+    (closed / package.name / "__init__.py").touch()
+    for program in ("initdb", "postgres"):
+        shutil.copy(binaries() / program, closed / package.name / "pginstall" / "bin")
     closed.chmod(0o700)
     monkeypatch.syspath_prepend(closed)
     monkeypatch.setattr(wheel_module, "_CACHE", folder / "cache")
