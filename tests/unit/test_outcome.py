@@ -176,6 +176,12 @@ def test_a_403_with_a_known_code_stops_the_account(body: object) -> None:
     assert outcome.code == "PROJECT_SUSPENDED"
 
 
+@pytest.mark.parametrize("status", [200, 400, 422])
+def test_a_known_code_stops_the_account_only_under_a_403(status: int) -> None:
+    outcome = answered(status, {"status": "error", "error_code": "PROJECT_SUSPENDED"})
+    assert (outcome.verdict, outcome.block) == (Verdict.REFUSED, None)
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", {"error_code": "NUMBER_BARRED"}, {"error_code": "project_suspended"}]
 )

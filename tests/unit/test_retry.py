@@ -85,6 +85,14 @@ def test_a_passed_deadline_expires_only_without_doubt(doubt: datetime | None, st
         assert after(TIMED_OUT, about).state is State.UNRESOLVED
 
 
+def test_an_end_is_explained_in_a_line_that_postgres_takes() -> None:
+    talkative = answer(409, b'{"message": "%b"}' % (b"x" * 600))
+    decision = after(talkative, operation(deadline_at=NOW))
+    assert decision.error is not None
+    assert len(decision.error) == 500
+    assert decision.error.startswith("no other try can start before the deadline; HTTP 409: xxx")
+
+
 def test_a_closed_key_window_leaves_doubt_unresolved() -> None:
     about = operation(key_window_closes_at=NOW)
     decision = after(TIMED_OUT, about)
