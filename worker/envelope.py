@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -160,14 +161,21 @@ def _inner_error(members: Mapping[str, object]) -> Mapping[str, object]:
 # JSON, without surprises.
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is Python's, not JSON's")
+
+
+# Made once: json.loads would make one for each answer, which takes longer than the reading.
+_JSON: Final = json.JSONDecoder(object_pairs_hook=tuple, parse_constant=_refuse_constant)
+
+
 def _read_object(body: bytes) -> Mapping[str, object] | None:
     """The members of the JSON object that *body* is; None if it is none, or is cut, undecodable, too deep.
 
     Inner objects stay pairs, so that a name given twice spoils no more than the object it stands in.
     """
     try:
-        text = body.decode("utf-8-sig")
-        return _as_object(json.loads(text, object_pairs_hook=tuple, parse_constant=_refuse_constant))
+        return _as_object(_JSON.decode(body.removeprefix(BOM_UTF8).decode()))
     except (ValueError, RecursionError):
         return None
 
@@ -178,7 +186,3 @@ def _as_object(value: object) -> Mapping[str, object] | None:
         return None
     members = dict(value)
     return members if len(members) == len(value) else None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is Python's, not JSON's")
