@@ -264,6 +264,16 @@ def test_a_server_whose_user_was_killed_is_joined_and_then_stopped(folder: Path,
     assert not lives(pid)
 
 
+def test_a_start_waits_for_the_initdb_of_a_killed_user(folder: Path) -> None:
+    half_made = folder / "data" / "cluster.new"
+    with another_user(folder / "data") as user:
+        wait_until((half_made / "postgresql.conf").exists)
+        user.kill()
+    with EmbeddedPostgres(folder / "data", settings=FAST_AND_UNSAFE) as server:
+        assert query(server.url, "select 1") == [(1,)]
+    assert not half_made.exists()
+
+
 def test_commits_are_durable_unless_asked_otherwise(durable_server: EmbeddedPostgres) -> None:
     for setting in ("fsync", "full_page_writes", "synchronous_commit"):
         assert query(durable_server.url, f"show {setting}") == [("on",)]

@@ -95,9 +95,10 @@ class EmbeddedPostgres:
         """
         with self._system_errors_named():
             self._prepare_folder()
-            with self._sharing.alone():
+            with self._sharing.alone() as lock:
                 self._sharing.enter()
                 try:
+                    self._make_cluster_unless_made(lock)
                     self._ensure_running()
                 except BaseException:
                     self._leave("fast")
@@ -185,22 +186,26 @@ class EmbeddedPostgres:
         return postmaster
 
     def _ensure_running(self) -> None:
-        if not self._cluster.exists():
-            self._make_cluster()
         give_up_at = time.monotonic() + _RETRY_SECONDS
-        while True:
-            if self._settled() is None:
-                self._launch()
-            try:
-                psycopg.connect(self.url, connect_timeout=10).close()
-            except (psycopg.Error, StoreUnavailable) as error:  # a killed server still looks alive as it dies
-                if time.monotonic() > give_up_at:
-                    raise StoreUnavailable(
-                        f"no Postgres answers in {self.data}: {_one_line(error)}"
-                    ) from error
-                time.sleep(0.05)
-            else:
-                return
+        while (trouble := self._start_or_join()) is not None:
+            if time.monotonic() > give_up_at:
+                raise StoreUnavailable(f"no Postgres answers in {self.data}: {trouble}")
+            time.sleep(0.05)
+
+    def _start_or_join(self) -> str | None:
+        """Return None once a server answers, or a trouble that should pass by itself."""
+        if self._settled() is None:
+            said = self._launch()
+            # A killed server's children end in the end; and the next try takes another port.
+            if said is not None and ("shared memory block" in said or "Address already in use" in said):
+                return _reason(said)
+            if said is not None:
+                raise StoreUnavailable(f"Postgres did not start in {self.data}: {_reason(said)}")
+        try:
+            psycopg.connect(self.url, connect_timeout=10).close()
+        except (psycopg.Error, StoreUnavailable) as error:  # a killed server seems to live while it dies
+            return _one_line(error)
+        return None
 
     def _settled(self) -> Postmaster | None:
         """Return the running server once it accepts connections, or None once there is none."""
@@ -211,11 +216,14 @@ class EmbeddedPostgres:
             time.sleep(0.05)
         return server
 
-    def _make_cluster(self) -> None:
+    def _make_cluster_unless_made(self, lock: int) -> None:
+        if self._cluster.exists():
+            return
         half_made = self.data / "cluster.new"
         if half_made.exists():
             shutil.rmtree(half_made)
-        made = self._run("initdb", *self._initdb_options(), str(half_made))
+        # initdb shares the lock: if we are killed it goes on, and until it ends nobody may meddle.
+        made = self._run("initdb", *self._initdb_options(), str(half_made), keep_open=(lock,))
         if made.returncode != 0:
             raise SettingsError(f"Postgres cannot make a cluster in {self.data}: {_reason(made.stdout)}")
         half_made.rename(self._cluster)
@@ -228,16 +236,7 @@ class EmbeddedPostgres:
         options += [f"--set={name}={value}" for name, value in _FIRST_CONFIGURATION.items()]
         return options + (["--no-sync"] if self._settings.get("fsync") == "off" else [])
 
-    def _launch(self) -> None:
-        give_up_at = time.monotonic() + _RETRY_SECONDS
-        while (said := self._launch_once()) is not None:
-            # Both pass by themselves: a killed server's children end, and the next try takes another port.
-            passing = "shared memory block" in said or "Address already in use" in said
-            if not passing or time.monotonic() > give_up_at:
-                raise StoreUnavailable(f"Postgres did not start in {self.data}: {_reason(said)}")
-            time.sleep(0.1)
-
-    def _launch_once(self) -> str | None:
+    def _launch(self) -> str | None:
         """Start the server; None once it accepts connections, else what it said."""
         sockets = self._socket_folder()
         # Stale, or it would have settled. Left alone, Postgres refuses to start while their pid lives again.
@@ -276,29 +275,37 @@ class EmbeddedPostgres:
         digest = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
         return make_private_folder(Path("/tmp") / f"ringonce-{digest}", self._user)  # noqa: S108 - verified
 
-    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, name: str, *arguments: str, keep_open: tuple[int, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         """Run one of Postgres' programs as the server's user, in the data folder.
 
         pg_ctl gets the cluster by its environment and the log by a relative name: it pastes both, unquoted,
         into a shell's command line.
         """
         user = self._user
-        return subprocess.run(
-            [binaries_for(user) / program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            cwd=self.data,
-            env={**_ENVIRONMENT, "PGDATA": str(self._cluster)},
-            umask=0o077,
-            user=None if user is None else user.pw_uid,
-            group=None if user is None else user.pw_gid,
-            extra_groups=None if user is None else os.getgrouplist(user.pw_name, user.pw_gid),
-            timeout=_START_SECONDS + 30,
-            check=False,
-        )
+        program = binaries_for(user) / name
+        try:
+            return subprocess.run(
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                cwd=self.data,
+                env={**_ENVIRONMENT, "PGDATA": str(self._cluster)},
+                pass_fds=keep_open,
+                umask=0o077,
+                user=None if user is None else user.pw_uid,
+                group=None if user is None else user.pw_gid,
+                extra_groups=None if user is None else os.getgrouplist(user.pw_name, user.pw_gid),
+                timeout=_START_SECONDS + 30,
+                check=False,
+            )
+        except PermissionError as error:
+            whom = "this user" if user is None else f"{user.pw_name}, whom root may have no right to become"
+            raise SettingsError(f"cannot run {program} as {whom}: {error.strerror}") from error
 
 
 def _free_port() -> int:

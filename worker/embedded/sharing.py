@@ -19,12 +19,15 @@ class Sharing:
         self._place: int | None = None
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until nobody else starts or stops the server, and let nobody do so meanwhile."""
+    def alone(self) -> Iterator[int]:
+        """Wait until nobody else starts or stops the server, and let nobody do so meanwhile.
+
+        The lock is handed out to be shared with a child process, which then holds it too.
+        """
         lock = self._open("start-stop.lock")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock
         finally:
             _unlock(lock)
 
