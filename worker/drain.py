@@ -38,7 +38,7 @@ from worker.outcome import Outcome, Scope, blame_account, classify
 from worker.retry import Decision, decide
 from worker.settings import Settings
 from worker.stopwatch import Stopwatch
-from worker.store import Blocks, Fate, Leases, Record, Recorder, open_pool
+from worker.store import Blocks, Fate, Leases, Pool, Record, Recorder, open_pool
 from worker.transport import Transport
 
 __all__ = ["Counts", "House", "drain", "open_house"]
@@ -59,8 +59,9 @@ _EVENTS_OF_FATES: Final = {Fate.LATE: Event.LATE, Fate.SETTLED: Event.LATE}
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What a drain works with. Opened once for each process, in the loop that drains run in."""
+    """What drains and upkeep work with. Opened once for each process, in the loop that drains run in."""
 
+    pool: Pool
     leases: Leases
     caller: Caller
     recorder: Recorder
@@ -69,6 +70,7 @@ class House:
     ear: Ear
     concurrency: int
     linger: timedelta
+    retention: timedelta
 
 
 @asynccontextmanager
@@ -86,6 +88,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         )
         leave.push_async_callback(transport.aclose)
         yield House(
+            pool=pool,
             leases=Leases(pool, node=node, hold=settings.lease_slack),
             caller=Caller(transport, credentials),
             recorder=recorder,
@@ -94,6 +97,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
             ear=await leave.enter_async_context(Ear(url, listens=settings.notify)),
             concurrency=settings.concurrency,
             linger=settings.linger,
+            retention=settings.retention,
         )
 
 

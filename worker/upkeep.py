@@ -14,13 +14,17 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Final
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from worker.drain import House
+from worker.errors import StoreUnavailable
 from worker.observe import Event, emit
+from worker.store import session
 from worker.store.statements import statement
 
-__all__ = ["Counts", "run_once"]
+__all__ = ["Counts", "run_once", "upkeep"]
 
 BATCH: Final = 500
 """Rows of one pass: some 20 ms, too short for anyone to wait for."""
@@ -38,6 +42,16 @@ class Counts:
     purged: int = 0
     folded: int = 0
     forgotten: int = 0
+
+
+async def upkeep(house: House) -> Counts:
+    """Make one pass of each kind; what a failure leaves undone, the next upkeep takes up."""
+    try:
+        async with session(house.pool) as conn:
+            return await run_once(conn, retention=house.retention)
+    except (StoreUnavailable, psycopg.Error) as error:
+        emit(Event.UPKEEP_FAILED, error=error)
+        return Counts()
 
 
 async def run_once(conn: AsyncConnection[TupleRow], *, retention: timedelta) -> Counts:

@@ -7,8 +7,19 @@ runs it, which index serves it and what it locks. What is public stands in ``sch
 from __future__ import annotations
 
 from worker.store.blocks import Blocks
-from worker.store.connection import SCHEMA_VERSION, check_schema, open_pool
+from worker.store.connection import SCHEMA_VERSION, Pool, check_schema, open_pool, session
 from worker.store.leases import Leases
 from worker.store.records import Fate, Record, Recorder
 
-__all__ = ["SCHEMA_VERSION", "Blocks", "Fate", "Leases", "Record", "Recorder", "check_schema", "open_pool"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Blocks",
+    "Fate",
+    "Leases",
+    "Pool",
+    "Record",
+    "Recorder",
+    "check_schema",
+    "open_pool",
+    "session",
+]

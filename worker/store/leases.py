@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from worker.operation import Endpoint, Lease, Operation
 from worker.store.connection import Pool, session
 from worker.store.statements import statement
 
-__all__ = ["Leases"]
+__all__ = ["Leases", "endpoint_of", "leased"]
 
 _START: Final = {"after_account": "", "after_endpoint": "", "after_lane": ""}
 
@@ -73,20 +74,45 @@ class Leases:
         }
 
     async def _operation(self, conn: AsyncConnection[TupleRow], row: dict[str, Any]) -> Operation:
-        endpoint = await self._endpoint(conn, row.pop("endpoint"), row.pop("endpoint_revision"))
-        lease = Lease(row.pop("lease_token"), row.pop("number"), timedelta(seconds=row.pop("send_within")))
-        body = row.pop("payload").encode()
-        return Operation(endpoint=endpoint, lease=lease, body=body, **row)
+        return leased(row, await self._endpoint(conn, row["endpoint"], row["endpoint_revision"]))
 
     async def _endpoint(self, conn: AsyncConnection[TupleRow], name: str, revision: int) -> Endpoint:
         known, endpoint = self._endpoints.get(name, (0, None))
         if endpoint is None or known < revision:
             cursor = conn.cursor(row_factory=dict_row)
             rows = await (await cursor.execute(statement("endpoints"))).fetchall()
-            self._endpoints = {row["name"]: (row.pop("revision"), _endpoint(row)) for row in rows}
+            self._endpoints = {row["name"]: (row["revision"], endpoint_of(row)) for row in rows}
             _, endpoint = self._endpoints[name]
         return endpoint
 
 
-def _endpoint(row: dict[str, Any]) -> Endpoint:
-    return Endpoint(account_codes=frozenset(row.pop("account_codes")), **row)
+def leased(row: Mapping[str, Any], endpoint: Endpoint) -> Operation:
+    """A row of ``claim.sql`` as the operation it leases."""
+    return Operation(
+        id=row["id"],
+        account=row["account"],
+        app_id=row["app_id"],
+        endpoint=endpoint,
+        lane=row["lane"],
+        url=row["url"],
+        key_header=row["key_header"],
+        idempotency_key=row["idempotency_key"],
+        body=row["payload"].encode(),
+        lease=Lease(row["lease_token"], row["number"], timedelta(seconds=row["send_within"])),
+        claimed_at=row["claimed_at"],
+        attempt_count=row["attempt_count"],
+        doubt_since=row["doubt_since"],
+        key_window_closes_at=row["key_window_closes_at"],
+        deadline_at=row["deadline_at"],
+        last_answer_sha256=row["last_answer_sha256"],
+        repeat_count=row["repeat_count"],
+        other_passed=row["other_passed"],
+        probe=row["probe"],
+        traceparent=row["traceparent"],
+    )
+
+
+def endpoint_of(row: Mapping[str, Any]) -> Endpoint:
+    """A row of ``endpoints.sql``, less its revision."""
+    fields = {name: value for name, value in row.items() if name != "revision"}
+    return Endpoint(**fields | {"account_codes": frozenset(row["account_codes"])})

@@ -28,7 +28,7 @@ from worker.retry import Decision
 from worker.store.connection import Pool, session
 from worker.store.statements import statement
 
-__all__ = ["Fate", "Record", "Recorder"]
+__all__ = ["Fate", "Record", "Recorder", "columns"]
 
 RETRY_SECONDS: Final = (0.1, 2.0)
 """First and longest wait before a batch that did not reach Postgres is tried again."""
@@ -123,7 +123,7 @@ class Recorder:
         """One statement; or, if Postgres refuses it, each half by itself."""
         try:
             async with session(self._pool) as conn:
-                reports = _columns([waiting.decision for waiting in batch])
+                reports = columns([waiting.decision for waiting in batch])
                 rows = await (await conn.execute(statement("record"), reports)).fetchall()
         except psycopg.Error as error:
             if len(batch) == 1:
@@ -148,7 +148,7 @@ def _reject(waiting: _Waiting, error: psycopg.Error) -> None:
     _tell(waiting, Record(Fate.REJECTED, State.IN_FLIGHT))
 
 
-def _columns(decisions: Sequence[Decision]) -> dict[str, list[Any]]:
+def columns(decisions: Sequence[Decision]) -> dict[str, list[Any]]:
     """The decisions as the arrays that ``outbox.record`` takes."""
     rows = [_row(decision) for decision in decisions]
     return {name: [row[name] for row in rows] for name in rows[0]}

@@ -1,0 +1,317 @@
+"""The model: two workers taken apart into claim, send, answer and record, each of which may be lost, late or doubled.
+
+Every step is a rule, hypothesis chooses their order, and the laws are what holds after each of them. What
+claims, records, rescues and administers is the real outbox; what judges is the real ``classify`` and ``decide``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+
+import psycopg
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.integration.model.world import Api, World, no_answer
+from worker.operation import Operation, Phase, Reply, State
+from worker.outcome import classify
+from worker.retry import Decision, decide
+from worker.store.records import columns
+from worker.store.statements import statement
+
+SECOND: Final = timedelta(seconds=1)
+HOUR: Final = timedelta(hours=1)
+SETTLE: Final = timedelta(seconds=30)
+CALL: Final = timedelta(seconds=30)
+TTL: Final = timedelta(hours=24)
+REFUSALS: Final = ("400", "401", "403", "409", "422", "429", "500", "502", "503", "504")
+EDGES: Final = (
+    "next_attempt_at",
+    "lease_expires_at",
+    "key_window_closes_at",
+    "first_sent_at + interval '24:00:00'",
+    "deadline_at",
+)
+ENDPOINTS: Final = ("voice.call", "sms.send")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease in some worker's hands, and when it was asked for."""
+
+    operation: Operation
+    asked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A try that is over, and not on record yet."""
+
+    held: Held
+    reply: Reply
+
+
+class Outbox(RuleBasedStateMachine):
+    """Everything that may happen to operations, in any order."""
+
+    conn: ClassVar[Connection[TupleRow]]
+
+    operations = Bundle("operations")
+    held = Bundle("held")
+    answered = Bundle("answered")
+    told = Bundle("told")
+
+    @initialize(caches_errors=st.booleans())
+    def begin(self, caches_errors: bool) -> None:  # noqa: FBT001  hypothesis passes by name
+        self.world = World(self.conn, Api(TTL, caches_errors=caches_errors))
+        self.world.empty()
+        self.reissued: set[int] = set()
+        self.frozen: dict[int, tuple[str, bytes]] = {}
+        self.last_number: dict[int, int] = {}
+        self.finished: dict[int, str] = {}
+
+    # Producers.
+
+    @rule(target=operations, endpoint=st.sampled_from(ENDPOINTS), minutes=st.none() | st.integers(1, 3000), late=st.booleans())
+    def enqueue(self, endpoint: str, minutes: int | None, late: bool) -> int:  # noqa: FBT001
+        values = {
+            "endpoint": endpoint,
+            "payload": json.dumps({"to": str(uuid.uuid4())}),
+            "not_before": timedelta(minutes=5) if late else timedelta(0),
+            "deadline": None if minutes is None else timedelta(minutes=minutes + 5),
+        }
+        [row] = self.world.rows(
+            b"select id from outbox.enqueue(%(endpoint)s, %(payload)s::json,"
+            b" not_before => clock_timestamp() + %(not_before)s, deadline => clock_timestamp() + %(deadline)s)",
+            values,
+        )
+        return int(row["id"])
+
+    # Two workers, step by step.
+
+    @rule(target=held, limit=st.integers(1, 3))
+    def claim(self, limit: int) -> Any:  # noqa: ANN401  hypothesis' own type of several results
+        asked_at = self.world.api.now
+        leased = self.world.claim(limit)
+        for operation in leased:
+            frozen = (operation.idempotency_key, operation.body)
+            assert self.frozen.setdefault(operation.id, frozen) == frozen
+            assert operation.lease.number > self.last_number.get(operation.id, 0)
+            self.last_number[operation.id] = operation.lease.number
+        return multiple(*(Held(operation, asked_at) for operation in leased))
+
+    @rule(held=consumes(held))
+    def die_before_sending(self, held: Held) -> None:
+        """The worker is killed between its claim and its first byte."""
+
+    @rule(target=answered, held=consumes(held))
+    def find_nobody_listening(self, held: Held) -> Answered:
+        return Answered(held, no_answer(Phase.CONNECTING))
+
+    @rule(target=answered, held=consumes(held))
+    def be_answered(self, held: Held) -> Answered:
+        if not self._may_send(held):
+            return Answered(held, no_answer(Phase.CONNECTING))
+        return Answered(held, self.world.api.take(held.operation.idempotency_key, held.operation.body))
+
+    @rule(target=answered, held=consumes(held), status=st.sampled_from(REFUSALS))
+    def be_refused(self, held: Held, status: str) -> Answered:
+        if not self._may_send(held):
+            return Answered(held, no_answer(Phase.CONNECTING))
+        return Answered(held, self.world.api.refuse(held.operation.idempotency_key, int(status), held.operation.body))
+
+    @rule(target=answered, held=consumes(held), executed=st.booleans())
+    def lose_the_answer(self, held: Held, executed: bool) -> Answered:  # noqa: FBT001
+        if not self._may_send(held):
+            return Answered(held, no_answer(Phase.CONNECTING))
+        if executed:
+            self.world.api.take(held.operation.idempotency_key, held.operation.body)
+        return Answered(held, no_answer(Phase.SENT))
+
+    @rule(target=answered, held=consumes(held), seconds=st.integers(1, 29))
+    def wait_in_vain_for_a_slow_api(self, held: Held, seconds: int) -> Answered:
+        """The call ends at its deadline; the API executes it afterwards, but within ``settle``."""
+        if not self._may_send(held):
+            return Answered(held, no_answer(Phase.CONNECTING))
+        operation = held.operation
+        self.world.api.take_slowly(
+            operation.idempotency_key, operation.body, done_after=CALL + timedelta(seconds=seconds)
+        )
+        self.world.go_on(CALL)
+        return Answered(held, no_answer(Phase.SENT))
+
+    @rule(fate=st.sampled_from(["answered", "lost", "executed, lost", *REFUSALS]), dies=st.booleans())
+    def make_a_whole_attempt(self, fate: str, dies: bool) -> None:  # noqa: FBT001
+        """The usual course in one step, so that runs of forty steps come far."""
+        asked_at = self.world.api.now
+        for operation in self.world.claim(1):
+            self.last_number[operation.id] = operation.lease.number
+            held = Held(operation, asked_at)
+            assert self._may_send(held)
+            key, body = operation.idempotency_key, operation.body
+            reply = no_answer(Phase.SENT)
+            if fate in REFUSALS:
+                reply = self.world.api.refuse(key, int(fate), body)
+            elif fate != "lost":
+                answer = self.world.api.take(key, body)
+                reply = answer if fate == "answered" else reply
+            if not dies:
+                self.record(Answered(held, reply))
+
+    @rule(answered=consumes(answered))
+    def die_before_recording(self, answered: Answered) -> None:
+        """The worker is killed between the answer and the record."""
+
+    @rule(target=told, answered=consumes(answered))
+    def record(self, answered: Answered) -> Decision:
+        operation = answered.held.operation
+        decision = decide(
+            operation,
+            classify(answered.reply, operation.endpoint),
+            now=operation.claimed_at + (self.world.api.now - answered.held.asked_at),
+            jitter=0.5,
+        )
+        self._report(decision)
+        return decision
+
+    @rule(decision=told)
+    def record_once_more(self, decision: Decision) -> None:
+        """The confirmation was lost, and so the worker repeats its report."""
+        assert self._report(decision) == "repeated"
+
+    # Time and upkeep.
+
+    @rule(by=st.sampled_from([SECOND, 2 * SECOND, SETTLE + SECOND, 66 * SECOND, 10 * SECOND * 60, HOUR, 12 * HOUR, 23 * HOUR, TTL]))
+    def go_on(self, by: timedelta) -> None:
+        self.world.go_on(by)
+
+    @rule(operation=operations, edge=st.sampled_from(EDGES), seconds=st.sampled_from([-31, -1, 1]))
+    def go_on_to_an_edge(self, operation: int, edge: str, seconds: int) -> None:
+        """Where laws meet time: shortly before or after a row's next attempt, lease, window or deadline."""
+        [row] = self.world.rows(
+            f"select {edge} - clock_timestamp() as wait from outbox.operation where id = %(id)s".encode(),
+            {"id": operation},
+        )
+        if row["wait"] is not None and row["wait"] + timedelta(seconds=seconds) > timedelta(0):
+            self.world.go_on(row["wait"] + timedelta(seconds=seconds))
+
+    @rule()
+    def do_upkeep(self) -> None:
+        self.world.rows(statement("rescue"), {"max_count": 100})
+        self.world.rows(statement("settle"), {"max_count": 100})
+        self.world.rows(statement("fold"))
+
+    # Administrators.
+
+    @rule(operation=operations)
+    def cancel(self, operation: int) -> None:
+        self._act(b"select outbox.cancel(%(id)s, 'model')", operation)
+
+    @rule(operation=operations)
+    def retry(self, operation: int) -> None:
+        if self._act(b"select outbox.retry(%(id)s, 'model')", operation):
+            self.finished.pop(operation, None)
+
+    @rule(target=operations, operation=operations)
+    def reissue(self, operation: int) -> Any:  # noqa: ANN401
+        rows = self._act(b"select (outbox.reissue(%(id)s, 'model')).id", operation)
+        if not rows:
+            return multiple()
+        assert operation not in self.reissued, "reissued twice"
+        self.reissued.add(operation)
+        return int(rows[0]["id"])
+
+    @rule(operation=operations)
+    def resolve_truthfully(self, operation: int) -> None:
+        [row] = self._operations(operation)
+        api = self.world.api
+        if api.is_running(row["idempotency_key"]):
+            return  # nobody can know yet
+        outcome = State.SUCCEEDED if row["idempotency_key"] in api.executed else State.FAILED
+        self._act(b"select outbox.resolve(%(id)s, %(outcome)s, 'asked the provider')", operation, outcome=outcome.value)
+
+    # The laws.
+
+    @invariant()
+    def no_key_is_executed_twice(self) -> None:
+        twice = {key: len(answers) for key, answers in self.world.api.executed.items() if len(answers) > 1}
+        assert not twice
+
+    @invariant()
+    def a_key_has_one_body(self) -> None:
+        assert all(len(bodies) == 1 for bodies in self.world.api.bodies.values())
+
+    @invariant()
+    def what_did_not_happen_did_not_happen(self) -> None:
+        for row in self._operations():
+            if row["state"] in {"failed", "expired", "cancelled"}:
+                assert row["idempotency_key"] not in self.world.api.executed, row
+                assert not self.world.api.is_running(row["idempotency_key"]), row
+
+    @invariant()
+    def what_succeeded_has_the_first_answer(self) -> None:
+        for row in self._operations():
+            if row["state"] == "succeeded":
+                [answer] = self.world.api.executed[row["idempotency_key"]]
+                if row["resolved_by"] is None:
+                    assert (row["response_status"], row["response_body"]) == (answer.status, answer.body)
+
+    @invariant()
+    def doubt_is_dated_from_its_earliest_attempt(self) -> None:
+        for row in self._operations():
+            if row["finished_at"] is None and row["state"] != "unresolved":
+                assert row["first_sent_at"] == row["earliest_doubt"], row
+
+    @invariant()
+    def whatever_was_executed_is_in_doubt_or_done(self) -> None:
+        for row in self._operations():
+            if row["idempotency_key"] in self.world.api.executed or self.world.api.is_running(row["idempotency_key"]):
+                assert row["first_sent_at"] is not None or row["state"] == "succeeded", row
+
+    @invariant()
+    def final_is_final(self) -> None:
+        for row in self._operations():
+            if row["finished_at"] is not None:
+                assert self.finished.setdefault(row["id"], row["state"]) == row["state"], row
+            else:
+                assert row["id"] not in self.finished, row
+
+    @invariant()
+    def an_api_that_keeps_its_promise_causes_no_conflict(self) -> None:
+        assert self.world.rows(b"select id from outbox.conflict") == []
+
+    # What the rules stand on.
+
+    def _may_send(self, held: Held) -> bool:
+        """Law 4 as the caller checks it; and what must then be true."""
+        if self.world.api.now - held.asked_at > held.operation.lease.send_within:
+            return False
+        key = held.operation.idempotency_key
+        assert not self.world.api.is_running(key), "sent while the API may still be busy with an earlier attempt"
+        return True
+
+    def _report(self, decision: Decision) -> str:
+        [row] = self.world.rows(statement("record"), columns([decision]))
+        return str(row["fate"])
+
+    def _act(self, query: bytes, operation: int, **values: object) -> list[dict[str, Any]]:
+        try:
+            return self.world.rows(query, {"id": operation, **values})
+        except psycopg.Error as error:
+            assert error.sqlstate in {"RO009"}, error
+            return []
+
+    def _operations(self, operation: int | None = None) -> list[dict[str, Any]]:
+        return self.world.rows(
+            b"select o.id, o.idempotency_key, o.state::text, o.first_sent_at, o.finished_at, o.resolved_by,"
+            b" o.response_status, o.response_body,"
+            b" (select min(a.started_at) from outbox.attempt a where a.operation_id = o.id and a.doubt) as earliest_doubt"
+            b" from outbox.operation o where %(id)s::bigint is null or o.id = %(id)s order by o.id",
+            {"id": operation},
+        )
