@@ -397,7 +397,7 @@ comment on column outbox.operation.resolved_by is 'The action by which a person 
 comment on column outbox.operation.last_action is 'The latest action of an administrator on it';
 comment on column outbox.operation.on_done is 'Name of a task of the app''s to send when it is final';
 comment on column outbox.operation.traceparent is 'W3C trace context of the producer, sent on with the call';
-comment on column outbox.operation.enqueued_by is 'The session user that enqueued it; may see its result';
+comment on column outbox.operation.enqueued_by is 'The session user that enqueued it, or what it is a reissue of; may see its result';
 comment on column outbox.operation.created_at is 'When it was enqueued';
 comment on column outbox.operation.finished_at is 'When it became final; null while it is not';
 
@@ -571,7 +571,8 @@ begin
         raise exception 'an operation is born queued, unsent and unanswered' using errcode = 'RO009';
     end if;
     new.created_at := clock_timestamp();
-    new.enqueued_by := session_user;
+    -- A reissue remains the producer's own, whoever reissued it (the audit tells that).
+    new.enqueued_by := coalesce((select r.enqueued_by from outbox.operation r where r.id = new.reissue_of), session_user);
     return new;
 end $$;
 comment on function outbox.operation_is_born is 'Trigger: refuses what cannot be processed, freezes APP ID and hash, whoever inserts';
@@ -1725,6 +1726,13 @@ grant select on outbox.status, outbox.backlog, outbox.unresolved, outbox.key_exp
 
 grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.resolve, outbox.pause, outbox.resume to outbox_admin;
 grant select on outbox.operation, outbox.attempt, outbox.action, outbox.suspicion, outbox.finished_count to outbox_admin;
-grant insert, update, delete on outbox.account, outbox.endpoint to outbox_admin;
+grant insert, update, delete on outbox.endpoint to outbox_admin;
+-- Not paused_* and blocked_*: those move by pause() and resume(), which leave a trace.
+grant insert (name, app_id, base_url, max_in_flight, rate_per_second, burst, allow_guessable_keys),
+      update (name, app_id, base_url, max_in_flight, rate_per_second, burst, allow_guessable_keys), delete on outbox.account to outbox_admin;
+
+-- A check calls its functions in the name of whoever writes the row.
+grant execute on function outbox.is_plausible to outbox_worker, outbox_admin;
+grant execute on function outbox.is_key, outbox.is_exact, outbox.exact to outbox_admin;
 
 commit;
