@@ -1,0 +1,199 @@
+"""What administrators do: the functions of ``schema.sql`` that leave a line in the audit, and accounts.
+
+Plain connections, for the command line and for pages that people open. What becomes of an operation is
+decided in Postgres alone; here its refusals become exceptions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from worker.errors import OperationNotFound, RingonceError, SettingsError, StateConflict, UnknownAccount
+from worker.operation import State
+from worker.store.statements import statement
+
+__all__ = [
+    "NO_LIMIT",
+    "Reissue",
+    "add_account",
+    "cancel",
+    "change_account",
+    "pause",
+    "reissue",
+    "resolve",
+    "resume",
+    "retry",
+]
+
+NO_LIMIT: Final = 0
+"""Takes a limit of an account away; None leaves it as it is."""
+
+_REFUSALS: Final[dict[str, type[RingonceError]]] = {
+    "RO002": UnknownAccount,
+    "RO008": OperationNotFound,
+    "RO009": StateConflict,
+}
+_RULES: Final[dict[str, tuple[type[RingonceError], str]]] = {
+    "account_name_check": (
+        SettingsError,
+        "an account's name is up to 63 letters, digits and ._-, a letter or digit first",
+    ),
+    "account_app_id_check": (
+        SettingsError,
+        "an APP ID is 1 to 255 visible ASCII characters without a colon",
+    ),
+    "account_base_url_check": (
+        SettingsError,
+        "a base URL is http(s)://host, perhaps with a port and a path, without a slash at the end",
+    ),
+    "account_max_in_flight_check": (SettingsError, "max_in_flight is 1 or more"),
+    "account_rate_per_second_check": (SettingsError, "rate_per_second is more than 0 and at most 1,000,000"),
+    "account_burst_check": (SettingsError, "burst is 1 or more"),
+    "account_check": (SettingsError, "a burst needs a rate_per_second"),
+    "operation_app_id_is_the_accounts": (
+        StateConflict,
+        "the account has operations, and they carry its APP ID: add another account for the new one",
+    ),
+    "action_reason_check": (StateConflict, "a reason is at most 4,000 bytes"),
+}
+"""What the constraints mean that an administrator can run into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reissue:
+    """The operation that does another one again."""
+
+    id: int
+    idempotency_key: str
+
+
+def cancel(conn: Connection[TupleRow], operation_id: int, reason: str) -> State:
+    """Take a queued operation back: ``cancelled``, or ``unresolved`` if an attempt may have been executed.
+
+    Raises:
+        OperationNotFound: there is none of that number.
+        StateConflict: it is not queued, or there is no reason.
+    """
+    return State(_one(conn, "cancel", id=operation_id, reason=reason)[0])
+
+
+def retry(conn: Connection[TupleRow], operation_id: int, reason: str) -> State:
+    """Send an operation again under the same key, soon and with a fresh budget.
+
+    Raises:
+        OperationNotFound: there is none of that number.
+        StateConflict: its key may protect it no longer (law 3), or there is nothing to retry.
+    """
+    return State(_one(conn, "retry", id=operation_id, reason=reason)[0])
+
+
+def reissue(conn: Connection[TupleRow], operation_id: int, reason: str) -> Reissue:
+    """Do an operation again under a NEW key: the API will execute it, whatever became of the first.
+
+    Raises:
+        OperationNotFound: there is none of that number.
+        StateConflict: it succeeded, is still being worked on, or was reissued already.
+    """
+    return Reissue(*_one(conn, "reissue", id=operation_id, reason=reason))
+
+
+def resolve(conn: Connection[TupleRow], operation_id: int, outcome: State, reason: str) -> State:
+    """Settle an unresolved operation: ``succeeded`` (it was executed), or another final state (it was not).
+
+    Raises:
+        OperationNotFound: there is none of that number.
+        StateConflict: it is not unresolved, or the outcome is not final.
+    """
+    return State(_one(conn, "resolve", id=operation_id, outcome=outcome.value, reason=reason)[0])
+
+
+def pause(conn: Connection[TupleRow], account: str, reason: str) -> None:
+    """Claim nothing of an account until a person resumes it; what is in flight ends by itself.
+
+    Raises:
+        UnknownAccount: there is none of that name.
+        StateConflict: there is no reason.
+    """
+    _one(conn, "pause", account=account, reason=reason)
+
+
+def resume(conn: Connection[TupleRow], account: str, reason: str) -> None:
+    """Lift the pause of an account, and whatever blocks workers have set on it.
+
+    Raises:
+        UnknownAccount: there is none of that name.
+        StateConflict: there is no reason.
+    """
+    _one(conn, "resume", account=account, reason=reason)
+
+
+def add_account(conn: Connection[TupleRow], name: str, app_id: str) -> bool:
+    """Add an account without limits, unless there is one of that name; whether it was added.
+
+    Raises:
+        SettingsError: the name or the APP ID is not usable.
+    """
+    return _row(conn, "account_add", name=name, app_id=app_id) is not None
+
+
+def change_account(
+    conn: Connection[TupleRow],
+    name: str,
+    *,
+    app_id: str | None = None,
+    base_url: str | None = None,
+    max_in_flight: int | None = None,
+    rate_per_second: float | None = None,
+    burst: int | None = None,
+    allow_guessable_keys: bool | None = None,
+) -> None:
+    """Change what is given of an account. None keeps a value, ``NO_LIMIT`` takes a limit away.
+
+    Raises:
+        UnknownAccount: there is none of that name.
+        SettingsError: a value is not usable.
+        StateConflict: its APP ID is frozen, because operations carry it (law 2).
+    """
+    changed = _row(
+        conn,
+        "account_change",
+        name=name,
+        app_id=app_id,
+        base_url=base_url,
+        max_in_flight=max_in_flight,
+        rate_per_second=rate_per_second,
+        burst=burst,
+        allow_guessable_keys=allow_guessable_keys,
+    )
+    if changed is None:
+        raise UnknownAccount(f"there is no account {name!r}")
+
+
+def _one(conn: Connection[TupleRow], name: str, /, **values: object) -> tuple[Any, ...]:
+    row = _row(conn, name, **values)
+    if row is None:
+        raise AssertionError(f"{name}.sql returned no row")
+    return row
+
+
+def _row(conn: Connection[TupleRow], name: str, /, **values: object) -> tuple[Any, ...] | None:
+    try:
+        return conn.execute(statement(name), values).fetchone()
+    except psycopg.Error as error:
+        _refuse(error)
+
+
+def _refuse(error: psycopg.Error) -> NoReturn:
+    said = error.diag
+    if kind := _REFUSALS.get(error.sqlstate or ""):
+        hint = f". {said.message_hint}" if said.message_hint else ""
+        raise kind(f"{said.message_primary}{hint}") from error
+    if rule := _RULES.get(said.constraint_name or ""):
+        refusal, text = rule
+        raise refusal(text) from error
+    raise error
