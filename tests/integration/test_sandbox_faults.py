@@ -90,6 +90,20 @@ def test_refusing_again_lasts_as_long_as_the_last_one_says(api: Sandbox) -> None
         Wire(api)
 
 
+def test_refusing_again_before_connections_are_accepted_again_goes_on_refusing(api: Sandbox) -> None:
+    server = api._server
+
+    def change_its_mind() -> None:
+        server.refuse(60)
+        server.admit()
+        server.refuse(60)
+
+    api._on_loop(change_its_mind)
+    until(lambda: api._on_loop(lambda: server._opening is not None and server._opening.done()))
+    with pytest.raises(ConnectionRefusedError):
+        Wire(api)
+
+
 def test_nobody_else_is_given_the_port_while_connections_are_refused(api: Sandbox) -> None:
     api.refuse(60)
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -207,8 +221,10 @@ def test_slow_body_comes_in_many_pieces_and_whole_in_the_end(api: Sandbox) -> No
 
 
 def test_slow_body_ends_when_the_client_leaves(api: Sandbox) -> None:
-    api.configure(faults={"drip_seconds": 0.01})
+    api.configure(faults={"drip_seconds": 600})
     meet(api, "slow_body", key="k")
+    until(lambda: not api._server.server_state.connections)
+    api.hurry()
     until(lambda: not api._server.server_state.tasks)
 
 
@@ -307,10 +323,10 @@ def test_chance_is_reproducible_over_http() -> None:
     settings = SandboxSettings(seed=11).changed({"faults": faults})
     runs = []
     with Sandbox(settings) as api:
-        for _ in range(2):
+        for start_anew in (api.reset, lambda: api.configure(seed=11), lambda: None):
             runs.append([ask(api).status for _ in range(60)])
-            api.reset()
-    assert runs[0] == runs[1]
+            start_anew()
+    assert runs[0] == runs[1] == runs[2]
     assert {200, 429, 500} <= set(runs[0])
 
 

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -278,9 +279,11 @@ def test_reset_forgets_what_was_done_and_keeps_the_settings(api: Sandbox, steeri
     api.configure(envelope="b")
     first = ask(api, key="k")
     api.script(["500"])
+    api.advance(86_400)
     steering.post("/reset")
     assert (api.ledger, api.requests, api.counts().keys) == ([], [], 0)
     assert ask(api, key="k").body != first.body
+    assert api.ledger[0].executed_at == pytest.approx(time.time(), abs=3600)
     assert api.settings.envelope == "b"
 
 

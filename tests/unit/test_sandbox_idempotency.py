@@ -199,6 +199,15 @@ def test_a_request_that_outlived_its_key_does_not_disturb_the_next_one() -> None
     assert keys.replayed() == b"next"
 
 
+def test_an_error_that_outlived_its_key_does_not_free_the_next_one() -> None:
+    keys = Keys()
+    slow = keys.start()
+    keys.hand.now += DAY_SECONDS
+    keys.execute(body=b"next")
+    keys.settle(slow, recorded(b"error", 500), succeeded=False)
+    assert keys.replayed() == b"next"
+
+
 def test_a_changed_lifetime_holds_for_keys_that_live_already() -> None:
     keys = Keys()
     keys.execute()
@@ -209,9 +218,10 @@ def test_a_changed_lifetime_holds_for_keys_that_live_already() -> None:
 
 def test_a_cleared_book_is_empty_and_running_requests_leave_nothing_behind() -> None:
     keys = Keys()
-    held = keys.start()
+    answered, abandoned = keys.start("k"), keys.start("other")
     keys.clear()
-    keys.settle(held, recorded(b"late"), succeeded=True)
+    keys.settle(answered, recorded(b"late"), succeeded=True)
+    keys.abandon(abandoned)
     assert len(keys) == 0
     assert isinstance(keys.claim("app", "k"), Execute)
 
