@@ -42,8 +42,10 @@ THREADS: Final = "celery.concurrency.thread"
 """The pools that a drain can run in: one loop to a process or a thread."""
 NO_POOL: Final = "a drain cannot run in the pool {}: use --pool prefork or threads"
 
-BROKER_OPTIONS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
-"""For Redis: without them a broker that is cut off, not down, holds a thread for as long as TCP likes."""
+REDIS_OPTIONS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
+RABBITMQ_OPTIONS: Final = {"read_timeout": 10, "write_timeout": 10, "confirm_publish": True}
+"""Without them a broker that is cut off, not down, holds a thread for as long as TCP likes, or takes rings
+that it never gets."""
 
 
 def build_app(settings: Settings) -> Celery[Any]:
@@ -65,9 +67,10 @@ def configuration(settings: Settings) -> dict[str, object]:
     if broker == "memory://":
         broker = "memory://localhost"  # kombu warns of a broker without a host
     return {
+        "broker_url": broker,
         "broker_read_url": broker,
         "broker_write_url": broker,
-        "broker_transport_options": BROKER_OPTIONS if broker.startswith(("redis", "sentinel")) else {},
+        "broker_transport_options": _options(broker),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_default_queue": QUEUE,
@@ -87,8 +90,24 @@ def configuration(settings: Settings) -> dict[str, object]:
     }
 
 
+def _options(broker: str) -> dict[str, Any]:
+    if broker.startswith("redis"):
+        return REDIS_OPTIONS
+    return {} if broker.startswith("memory") else RABBITMQ_OPTIONS
+
+
 class QuietConsumer(Consumer):
-    """Celery's consumer without what it has to tell other workers."""
+    """Celery's consumer without what it has to tell other workers, and without queues for delayed messages.
+
+    With quorum queues it would make 56 queues and exchanges for countdowns; ringonce has none.
+    """
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type,misc]  # an attribute, say the stubs
+        """Its steps, less the one that makes those queues."""
+
+        default_steps = tuple(
+            step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
+        )
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class Rope:
         self._app = app
         self._clock = clock
         self._rests_until = -math.inf
+        self._trouble = ""
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self.is_shared = app.connection_for_write().transport.driver_type != "memory"
@@ -87,7 +88,7 @@ class Rope:
 
     def _say(self, words: Callable[[Channel], T]) -> T:
         if self._clock() < self._rests_until:
-            raise BrokerAway("it failed a moment ago")
+            raise BrokerAway(self._trouble)
         kept = self._channel is not None
         try:
             return words(self._channel or self._connect())
@@ -95,7 +96,8 @@ class Rope:
             self.drop()
             if not kept:
                 self._rests_until = self._clock() + REST
-                raise BrokerAway(one_line(str(error))) from error
+                self._trouble = one_line(str(error)) or type(error).__name__
+                raise BrokerAway(self._trouble) from error
         return self._say(words)  # an idle line may have been cut long ago: once more, over a new one
 
     def _connect(self) -> Channel:

@@ -16,23 +16,17 @@ from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from kombu import transport
 from kombu.transport import memory
 
 if TYPE_CHECKING:
     from kombu.asynchronous import Hub
     from kombu.utils.scheduling import FairCycle
 
-__all__ = ["Channel", "Transport", "install"]
+__all__ = ["Channel", "Transport"]
 
 _seen, _raised = os.pipe()
 for _end in (_seen, _raised):
     os.set_blocking(_end, False)
-
-
-def install() -> None:
-    """Make ``memory://`` mean this transport, in this process and in those it forks."""
-    transport.TRANSPORT_ALIASES["memory"] = f"{__name__}:Transport"
 
 
 def _turn() -> None:

@@ -1,0 +1,98 @@
+"""How a worker stops: at once when idle, and never without telling a drain that is running.
+
+Each of these processes ends within the grace that ``hear`` and ``ends`` allow; the times asserted are what
+an orchestrator waits for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psycopg
+import pytest
+from celery import Celery
+
+from tests.acceptance.workers import Redis, StartWorker, enqueue
+
+pools = pytest.mark.parametrize("pool", ["prefork", "threads"])
+
+
+@pools
+def test_idle_worker_stops_soon_and_leaves_its_house(
+    pool: str, start_worker: StartWorker, conn: psycopg.Connection
+) -> None:
+    worker = start_worker(f"--pool={pool}")
+    worker.hear("ready")
+    enqueue(conn)
+    worker.hear("drain ended")
+    told_at = time.monotonic()
+    worker.stop()
+    assert worker.ends() == 0
+    assert time.monotonic() - told_at < 3
+    worker.hear("house closed")
+
+
+@pools
+def test_running_drain_feels_the_stop(pool: str, start_worker: StartWorker, conn: psycopg.Connection) -> None:
+    worker = start_worker(f"--pool={pool}", STANDIN_HOLD=60)
+    worker.hear("ready")
+    enqueue(conn)
+    worker.hear("drain")
+    told_at = time.time()
+    worker.stop()
+    assert worker.hear("drain felt the stop").at - told_at < 0.5
+    assert worker.ends() == 0
+    assert time.time() - told_at < 3
+    worker.hear("house closed")
+
+
+def test_control_shutdown_is_felt_as_well_as_a_signal(
+    start_worker: StartWorker, conn: psycopg.Connection, own_redis: Redis
+) -> None:
+    worker = start_worker(BROKER_URL=own_redis.url, STANDIN_HOLD=60)
+    worker.hear("ready")
+    enqueue(conn)
+    worker.hear("drain")
+    Celery(broker=own_redis.url, set_as_current=False).control.shutdown()
+    worker.hear("drain felt the stop", within=5)
+    assert worker.ends() == 0
+
+
+def test_cold_stop_cancels_the_drain_so_that_it_can_record(
+    start_worker: StartWorker, conn: psycopg.Connection
+) -> None:
+    worker = start_worker(STANDIN_HOLD=60)
+    worker.hear("ready")
+    enqueue(conn)
+    worker.hear("drain")
+    worker.stop(signal.SIGQUIT)
+    worker.hear("drain was cancelled", within=5)
+    worker.hear("house closed")
+    worker.ends()
+
+
+def test_sigterm_to_a_child_cancels_its_drain_so_that_it_can_record(
+    start_worker: StartWorker, conn: psycopg.Connection
+) -> None:
+    worker = start_worker(slots=1, STANDIN_HOLD=60)
+    worker.hear("ready")
+    enqueue(conn)
+    child = worker.hear("drain").pid
+    os.kill(child, signal.SIGTERM)
+    assert worker.hear("drain was cancelled", within=5).pid == child
+    assert worker.hear("house closed").pid == child
+    enqueue(conn)
+    assert worker.hear("drain").pid != child
+
+
+def test_stopping_worker_leaves_the_rota(start_worker: StartWorker, conn: psycopg.Connection) -> None:
+    worker = start_worker(NODE="leaver")
+    worker.hear("upkeep")
+    assert conn.execute("select node, pid, slots from outbox.worker").fetchall() == [
+        ("leaver", worker.pid, 2)
+    ]
+    worker.stop()
+    worker.ends()
+    assert conn.execute("select node from outbox.worker").fetchall() == []
