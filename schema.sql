@@ -679,17 +679,20 @@ create trigger operation_rings after insert on outbox.operation for each stateme
 create type outbox.enqueued as (id bigint, idempotency_key text, created boolean, state outbox.state);
 comment on type outbox.enqueued is 'What enqueue returns: the operation, its key, whether this call created it, and where it stands';
 
-create function outbox.refuse_another_request(known outbox.operation, account text, endpoint text, payload json) returns void
-    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+create function outbox.is_another_request(known outbox.operation, account text, endpoint text, payload json) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp
+    return (known).account <> account or (known).endpoint <> endpoint
+        or (known).payload_sha256 <> sha256(convert_to(payload::text, 'UTF8'));
+comment on function outbox.is_another_request is 'Whether account, endpoint or text differ from those that the key already stands for (law 2)';
+
+create function outbox.refuse_another_request(known outbox.operation) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if known.account <> account or known.endpoint <> endpoint
-       or known.payload_sha256 <> sha256(convert_to(payload::text, 'UTF8')) then
-        raise exception 'the key % already stands for another request (operation %)', quote_literal(known.idempotency_key), known.id
-            using errcode = 'RO005',
-            hint = 'The API would ignore the new body and answer the old one: give each operation a key of its own.';
-    end if;
+    raise exception 'the key % already stands for another request (operation %)', quote_literal(known.idempotency_key), known.id
+        using errcode = 'RO005',
+        hint = 'The API would ignore the new body and answer the old one: give each operation a key of its own.';
 end $$;
-comment on function outbox.refuse_another_request is 'Raises unless account, endpoint and text are those that the key already stands for (law 2)';
+comment on function outbox.refuse_another_request is 'Raises, since the key already stands for another request (law 2)';
 
 create function outbox.enqueue(
     endpoint text, payload json, account text default 'default', idempotency_key text default null, lane text default '',
@@ -698,15 +701,17 @@ create function outbox.enqueue(
     returns outbox.enqueued
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    key text := coalesce(enqueue.idempotency_key, gen_random_uuid()::text);
-    owner text := coalesce(enqueue.account, 'default');
+    -- In "C", as the columns are: a caller's column may be in any collation.
+    key text collate "C" := coalesce(enqueue.idempotency_key, gen_random_uuid()::text);
+    owner text collate "C" := coalesce(enqueue.account, 'default');
+    target text collate "C" := enqueue.endpoint;
     known outbox.operation;
     result outbox.enqueued;
 begin
     for round in 1..100 loop
         insert into outbox.operation as o (account, app_id, endpoint, idempotency_key, payload, lane, priority, next_attempt_at,
                                            deadline_at, on_done, traceparent)
-        values (owner, null, enqueue.endpoint, key, enqueue.payload, coalesce(enqueue.lane, ''), coalesce(enqueue.priority, 1::smallint),
+        values (owner, null, target, key, enqueue.payload, coalesce(enqueue.lane, ''), coalesce(enqueue.priority, 1::smallint),
                 enqueue.not_before, enqueue.deadline, enqueue.on_done, enqueue.traceparent)
         on conflict on constraint operation_key_is_unique do nothing
         returning o.id, o.idempotency_key, true, o.state into result;
@@ -717,7 +722,9 @@ begin
         select o.* into known from outbox.operation o join outbox.account a on a.app_id = o.app_id
          where a.name = owner and o.idempotency_key = key;
         if found then
-            perform outbox.refuse_another_request(known, owner, enqueue.endpoint, enqueue.payload);
+            if outbox.is_another_request(known, owner, target, enqueue.payload) then
+                perform outbox.refuse_another_request(known);
+            end if;
             return (known.id, known.idempotency_key, false, known.state)::outbox.enqueued;
         end if;
     end loop;
@@ -726,6 +733,11 @@ end $$;
 comment on function outbox.enqueue is
     'Writes one operation in the caller''s transaction: commit sends it, rollback leaves nothing. The same key with the same account,
 endpoint and text returns the first operation; with anything else it is refused. A NULL means the default; without a key a UUID v4 is made';
+
+create function outbox.spread(given anyarray, size integer) returns anyarray
+    language sql immutable set search_path = pg_catalog, pg_temp
+    return case when cardinality(given) = 1 then array_fill((select only from unnest(given) as only), array[size]) else given end;
+comment on function outbox.spread is 'An array of one element, repeated to a size; any other array as it is';
 
 create function outbox.enqueue_many(
     endpoint text[], payload json[], account text[] default null, idempotency_key text[] default null, lane text[] default null,
@@ -737,11 +749,13 @@ create function outbox.enqueue_many(
 declare
     size integer := coalesce(cardinality(enqueue_many.payload), 0);
     odd text;
-    keys text[];
-    owners text[];
-    endpoints text[];
+    -- In "C", as the columns are: a caller's columns may be in any collation.
+    keys text[] collate "C";
+    owners text[] collate "C";
+    targets text[] collate "C" := outbox.spread(enqueue_many.endpoint, size);
     fresh bigint[] := '{}';
     missing integer;
+    known outbox.operation;
 begin
     select name into odd from (values
         ('endpoint', cardinality(enqueue_many.endpoint)), ('account', cardinality(enqueue_many.account)),
@@ -754,32 +768,29 @@ begin
         raise exception '% has another length than payload, which has %', odd, size using errcode = 'RO004',
             hint = 'Give one value for each payload; all but idempotency_key may also be a single value for all.';
     end if;
-    select array_agg(coalesce(key, gen_random_uuid()::text) order by place),
-           array_agg(coalesce(owner, enqueue_many.account[1], 'default') order by place),
-           array_agg(coalesce(target, enqueue_many.endpoint[1]) order by place)
-      into keys, owners, endpoints
-      from unnest(case when size > 0 then enqueue_many.payload else '{}' end,
-                  enqueue_many.idempotency_key,
-                  case when cardinality(enqueue_many.account) = size then enqueue_many.account end,
-                  case when cardinality(enqueue_many.endpoint) = size then enqueue_many.endpoint end)
-           with ordinality as given (body, key, owner, target, place);
+    if size = 0 then
+        return;
+    end if;
+    select array_agg(coalesce(key, gen_random_uuid()::text) order by place), array_agg(coalesce(owner, 'default') order by place)
+      into keys, owners
+      from unnest(enqueue_many.payload, enqueue_many.idempotency_key, outbox.spread(enqueue_many.account, size))
+           with ordinality as given (body, key, owner, place);
 
     for round in 1..100 loop
-        -- In the order of the keys: two batches with keys in common wait for each other, and never in a circle.
+        -- In the order of the unique index: two batches with keys in common wait for each other, and never in a circle.
         with written as (
             insert into outbox.operation as o (account, app_id, endpoint, idempotency_key, payload, lane, priority, next_attempt_at,
                                                deadline_at, on_done, traceparent)
-            select r.account, null, r.endpoint, r.key, r.payload, coalesce(r.lane, enqueue_many.lane[1], ''),
-                   coalesce(r.priority, enqueue_many.priority[1], 1::smallint), coalesce(r.not_before, enqueue_many.not_before[1]),
-                   coalesce(r.deadline, enqueue_many.deadline[1]), coalesce(r.on_done, enqueue_many.on_done[1]),
-                   coalesce(r.traceparent, enqueue_many.traceparent[1])
-              from unnest(owners, endpoints, keys, enqueue_many.payload, enqueue_many.lane, enqueue_many.priority,
-                          enqueue_many.not_before, enqueue_many.deadline, enqueue_many.on_done, enqueue_many.traceparent)
+            select r.account, null, r.endpoint, r.key, r.payload, coalesce(r.lane, ''), coalesce(r.priority, 1::smallint),
+                   r.not_before, r.deadline, r.on_done, r.traceparent
+              from unnest(owners, targets, keys, enqueue_many.payload, outbox.spread(enqueue_many.lane, size),
+                          outbox.spread(enqueue_many.priority, size), outbox.spread(enqueue_many.not_before, size),
+                          outbox.spread(enqueue_many.deadline, size), outbox.spread(enqueue_many.on_done, size),
+                          outbox.spread(enqueue_many.traceparent, size))
                    with ordinality as r (account, endpoint, key, payload, lane, priority, not_before, deadline, on_done, traceparent, place)
-             where round = 1 or not exists (
-                   select from outbox.operation k join outbox.account a on a.app_id = k.app_id
-                    where a.name = r.account and k.idempotency_key = r.key)
-             order by r.key, place
+              left join outbox.account a on a.name = r.account
+             where round = 1 or not exists (select from outbox.operation k where k.app_id = a.app_id and k.idempotency_key = r.key)
+             order by a.app_id, r.key, place
             on conflict on constraint operation_key_is_unique do nothing
             returning o.id)
         select fresh || coalesce(array_agg(id), '{}') into fresh from written;
@@ -794,13 +805,21 @@ begin
         raise exception '% keys came and went a hundred times', missing using errcode = '40001';
     end if;
 
+    select o.* into known
+      from unnest(owners, targets, keys, enqueue_many.payload) as r (account, endpoint, key, payload)
+      join outbox.account a on a.name = r.account
+      join outbox.operation o on o.app_id = a.app_id and o.idempotency_key = r.key
+     where outbox.is_another_request(o, r.account, r.endpoint, r.payload)
+     limit 1;
+    if found then
+        perform outbox.refuse_another_request(known);
+    end if;
     return query
     select o.id, o.idempotency_key, f.id is not null and row_number() over (partition by o.id order by place) = 1, o.state
-      from unnest(owners, endpoints, keys, enqueue_many.payload) with ordinality as r (account, endpoint, key, payload, place)
+      from unnest(owners, keys) with ordinality as r (account, key, place)
       join outbox.account a on a.name = r.account
       join outbox.operation o on o.app_id = a.app_id and o.idempotency_key = r.key
       left join unnest(fresh) as f (id) on f.id = o.id
-      cross join lateral outbox.refuse_another_request(o, r.account, r.endpoint, r.payload)
      order by place;
 end $$;
 comment on function outbox.enqueue_many is
