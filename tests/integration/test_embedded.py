@@ -19,6 +19,7 @@ import psutil
 import psycopg
 import pytest
 
+from tests.postgres import folder_for_clusters
 from worker.embedded import FAST_AND_UNSAFE, EmbeddedPostgres, binaries
 from worker.embedded import wheel as wheel_module
 from worker.embedded.postmaster import Postmaster
@@ -64,6 +65,14 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another us
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A place for a data folder. (Root's own tmp_path is closed to the user whom it starts Postgres as.)"""
+    with tempfile.TemporaryDirectory(prefix="ringonce-", dir=folder_for_clusters()) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """The same on a disk: of memory, nothing may be executed on some machines."""
     with tempfile.TemporaryDirectory(prefix="ringonce-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -72,7 +81,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[Path]:
     """A data folder that has been started once: copying it takes a tenth of the time of making one."""
-    with tempfile.TemporaryDirectory(prefix="ringonce-") as name:
+    with tempfile.TemporaryDirectory(prefix="ringonce-", dir=folder_for_clusters()) as name:
         with EmbeddedPostgres(Path(name), settings=FAST_AND_UNSAFE):
             pass
         yield Path(name)
@@ -407,9 +416,9 @@ def test_a_folder_behind_a_closed_door_is_refused_and_the_door_stays_closed(fold
 
 
 @as_root
-def test_binaries_behind_a_closed_door_are_copied_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_binaries_behind_a_closed_door_are_copied_out(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = binaries().parents[1]
-    closed = folder / "closed"
+    closed = disk / "closed"
     shutil.copytree(package.with_name(f"{package.name}.libs"), closed / f"{package.name}.libs")
     (closed / package.name / "pginstall" / "bin").mkdir(parents=True)
     (closed / package.name / "__init__.py").touch()
@@ -417,9 +426,9 @@ def test_binaries_behind_a_closed_door_are_copied_out(folder: Path, monkeypatch:
         shutil.copy(binaries() / program, closed / package.name / "pginstall" / "bin")
     closed.chmod(0o700)
     monkeypatch.syspath_prepend(closed)
-    monkeypatch.setattr(wheel_module, "_CACHE", folder / "cache")
+    monkeypatch.setattr(wheel_module, "_CACHE", disk / "cache")
     copied = binaries()
-    assert copied.is_relative_to(folder / "cache")
+    assert copied.is_relative_to(disk / "cache")
     assert closed.stat().st_mode & 0o777 == 0o700
     user = default_user().pw_uid
     version = subprocess.check_output([copied / "initdb", "--version"], user=user, env={}, text=True)
