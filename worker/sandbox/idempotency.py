@@ -7,7 +7,7 @@
 A key belongs to one APP ID. It is new again once it is ``key_ttl_seconds`` old: at exactly that age it HAS
 expired ("24 h old or older"). The documents leave open what ``Rules`` can be switched to.
 
-Decided 2025-11: a key used again on ANOTHER endpoint gets the cached answer, as another body does. The
+Decided 2026-11-24: a key used again on ANOTHER endpoint gets the cached answer, as another body does. The
 documents only say never to do it; of the two readings this is the one that hides a client's mistake, so
 the ledger names it (``Request.differs``).
 

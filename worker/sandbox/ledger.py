@@ -68,7 +68,11 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request that arrived. ``status`` is what was sent, None where no answer was."""
+    """One request that arrived.
+
+    ``fault`` is the one that was planned for it; ``outcome`` and ``status`` tell whether it could strike (an
+    ``envelope`` leaves a replay alone). ``status`` is what was sent, None where no answer was.
+    """
 
     number: int
     arrived_at: float

@@ -89,6 +89,7 @@ class SandboxServer(uvicorn.Server):
 
         The listening socket is closed, and the port bound anew at once without listening: so the kernel
         refuses, and nobody else, nor a client's own outgoing socket, can be given the port meanwhile.
+        Whoever is just connecting, and has not been accepted yet, is reset by the kernel.
         """
         if self._reopening is not None:
             self._reopening.cancel()
