@@ -3,9 +3,9 @@
 The server is an embedded one, started once for the whole run, without fsync. If RINGONCE_TEST_DATABASE_URL
 is set, it is that server instead; only databases that were made here are dropped there.
 
-Making a database takes 20 ms, dropping it 6, on an idle machine. On one that is busy with its disk it is 40
-and 15, but 300 and 40 if the cluster is kept on that disk: so it is kept in memory. The default strategy of
-CREATE DATABASE is as fast as ``file_copy``, and on a server with fsync three times as fast.
+Making a database takes 20 to 40 ms and dropping it 8 to 16, in memory. On a disk that others write to it was
+300 and 40, so the cluster is kept in memory where there is enough. ``strategy = file_copy`` would save 10 ms
+there, and costs 50 ms more on a server with fsync.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _disconnect_everyone(connection: psycopg.Connection, database: Database) -> 
 
 
 def load(database: Database, script: str, *, name: str) -> None:
-    """Run *script* as one simple query; an error names the line that Postgres refused."""
+    """Run *script* as one simple query; the test fails with the line that Postgres refused."""
     try:
         with psycopg.connect(database.url, autocommit=True) as connection:
             connection.execute(script.encode())
@@ -109,7 +109,7 @@ def load(database: Database, script: str, *, name: str) -> None:
         position = error.diag.statement_position
         line = script.count("\n", 0, int(position)) + 1 if position else None
         where = f"{name}, line {line}" if line else name
-        raise AssertionError(f"{where}: {error}") from error
+        raise pytest.fail.Exception(f"{where}: {error}", pytrace=False) from None
 
 
 def folder_for_clusters() -> Path | None:
