@@ -735,8 +735,9 @@ comment on function outbox.enqueue is
 endpoint and text returns the first operation; with anything else it is refused. A NULL means the default; without a key a UUID v4 is made';
 
 create function outbox.spread(given anyarray, size integer) returns anyarray
-    language sql immutable set search_path = pg_catalog, pg_temp
-    return case when cardinality(given) = 1 then array_fill((select only from unnest(given) as only), array[size]) else given end;
+    language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when cardinality(given) = 1 then array_fill(given[1], array[size]) else given end
+$$;
 comment on function outbox.spread is 'An array of one element, repeated to a size; any other array as it is';
 
 create function outbox.enqueue_many(
