@@ -69,7 +69,7 @@ _ONE: Final = """
     select id, idempotency_key, created, state from outbox.enqueue(
         endpoint => %(endpoint)s::text, payload => %(payload)s::text::json, account => %(account)s::text,
         idempotency_key => %(idempotency_key)s::text, lane => %(lane)s::text,
-        priority => %(priority)s::smallint,
+        priority => %(priority)s::integer,
         not_before => %(not_before)s::timestamptz, deadline => %(deadline)s::timestamptz,
         on_done => %(on_done)s::text, traceparent => %(traceparent)s::text)
 """
@@ -78,7 +78,7 @@ _MANY: Final = """
         endpoint => %(endpoint)s::text[], payload => %(payload)s::text[]::json[],
         account => %(account)s::text[],
         idempotency_key => %(idempotency_key)s::text[], lane => %(lane)s::text[],
-        priority => %(priority)s::smallint[], not_before => %(not_before)s::timestamptz[],
+        priority => %(priority)s::integer[], not_before => %(not_before)s::timestamptz[],
         deadline => %(deadline)s::timestamptz[], on_done => %(on_done)s::text[],
         traceparent => %(traceparent)s::text[])
 """

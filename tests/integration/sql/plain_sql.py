@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -160,3 +161,11 @@ def refused(conn: psycopg.Connection, sqlstate: str, words: str = "") -> Iterato
     told = f"{caught.value.diag.message_primary} {caught.value.diag.message_hint or ''}"
     assert (caught.value.sqlstate, caught.value.diag.severity) == (sqlstate, "ERROR"), told
     assert re.search(words, told), told
+
+
+def until_blocked(conn: psycopg.Connection, *others: psycopg.Connection) -> None:
+    """Return once each of the *others* waits for a lock; a race is told in steps, not in milliseconds."""
+    give_up_at = time.monotonic() + 10
+    for other in others:
+        while not value(conn, "select cardinality(pg_blocking_pids(%s)) > 0", [other.info.backend_pid]):
+            assert time.monotonic() < give_up_at, "nobody waits"
