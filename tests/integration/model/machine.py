@@ -1,7 +1,8 @@
-"""The model: two workers taken apart into claim, send, answer and record, each of which may be lost, late or doubled.
+"""The model: workers taken apart into claim, send and record, each of which may be lost, late or doubled.
 
 Every step is a rule, hypothesis chooses their order, and the laws are what holds after each of them. What
-claims, records, rescues and administers is the real outbox; what judges is the real ``classify`` and ``decide``.
+claims, records, rescues and administers is the real outbox; what judges are the real ``classify`` and
+``decide``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ EDGES: Final = (
     "first_sent_at + interval '24:00:00'",
     "deadline_at",
 )
+SILENCES: Final = ("lost", "executed, lost", "slow")
+"""Not executed, executed, or executed after its caller hung up; no whole answer in any case."""
 ENDPOINTS: Final = ("voice.call", "sms.send")
 
 
@@ -78,7 +81,12 @@ class Outbox(RuleBasedStateMachine):
 
     # Producers.
 
-    @rule(target=operations, endpoint=st.sampled_from(ENDPOINTS), minutes=st.none() | st.integers(1, 3000), late=st.booleans())
+    @rule(
+        target=operations,
+        endpoint=st.sampled_from(ENDPOINTS),
+        minutes=st.none() | st.integers(1, 3000),
+        late=st.booleans(),
+    )
     def enqueue(self, endpoint: str, minutes: int | None, late: bool) -> int:  # noqa: FBT001
         values = {
             "endpoint": endpoint,
@@ -88,7 +96,8 @@ class Outbox(RuleBasedStateMachine):
         }
         [row] = self.world.rows(
             b"select id from outbox.enqueue(%(endpoint)s, %(payload)s::json,"
-            b" not_before => clock_timestamp() + %(not_before)s, deadline => clock_timestamp() + %(deadline)s)",
+            b" not_before => clock_timestamp() + %(not_before)s,"
+            b" deadline => clock_timestamp() + %(deadline)s)",
             values,
         )
         return int(row["id"])
@@ -114,55 +123,9 @@ class Outbox(RuleBasedStateMachine):
     def find_nobody_listening(self, held: Held) -> Answered:
         return Answered(held, no_answer(Phase.CONNECTING))
 
-    @rule(target=answered, held=consumes(held))
-    def be_answered(self, held: Held) -> Answered:
-        if not self._may_send(held):
-            return Answered(held, no_answer(Phase.CONNECTING))
-        return Answered(held, self.world.api.take(held.operation.idempotency_key, held.operation.body))
-
-    @rule(target=answered, held=consumes(held), status=st.sampled_from(REFUSALS))
-    def be_refused(self, held: Held, status: str) -> Answered:
-        if not self._may_send(held):
-            return Answered(held, no_answer(Phase.CONNECTING))
-        return Answered(held, self.world.api.refuse(held.operation.idempotency_key, int(status), held.operation.body))
-
-    @rule(target=answered, held=consumes(held), executed=st.booleans())
-    def lose_the_answer(self, held: Held, executed: bool) -> Answered:  # noqa: FBT001
-        if not self._may_send(held):
-            return Answered(held, no_answer(Phase.CONNECTING))
-        if executed:
-            self.world.api.take(held.operation.idempotency_key, held.operation.body)
-        return Answered(held, no_answer(Phase.SENT))
-
-    @rule(target=answered, held=consumes(held), seconds=st.integers(1, 29))
-    def wait_in_vain_for_a_slow_api(self, held: Held, seconds: int) -> Answered:
-        """The call ends at its deadline; the API executes it afterwards, but within ``settle``."""
-        if not self._may_send(held):
-            return Answered(held, no_answer(Phase.CONNECTING))
-        operation = held.operation
-        self.world.api.take_slowly(
-            operation.idempotency_key, operation.body, done_after=CALL + timedelta(seconds=seconds)
-        )
-        self.world.go_on(CALL)
-        return Answered(held, no_answer(Phase.SENT))
-
-    @rule(fate=st.sampled_from(["answered", "lost", "executed, lost", *REFUSALS]), dies=st.booleans())
-    def make_a_whole_attempt(self, fate: str, dies: bool) -> None:  # noqa: FBT001
-        """The usual course in one step, so that runs of forty steps come far."""
-        asked_at = self.world.api.now
-        for operation in self.world.claim(1):
-            self.last_number[operation.id] = operation.lease.number
-            held = Held(operation, asked_at)
-            assert self._may_send(held)
-            key, body = operation.idempotency_key, operation.body
-            reply = no_answer(Phase.SENT)
-            if fate in REFUSALS:
-                reply = self.world.api.refuse(key, int(fate), body)
-            elif fate != "lost":
-                answer = self.world.api.take(key, body)
-                reply = answer if fate == "answered" else reply
-            if not dies:
-                self.record(Answered(held, reply))
+    @rule(target=answered, held=consumes(held), fate=st.sampled_from([*SILENCES, "answered", *REFUSALS]))
+    def send(self, held: Held, fate: str) -> Answered:
+        return Answered(held, self._send(held, fate))
 
     @rule(answered=consumes(answered))
     def die_before_recording(self, answered: Answered) -> None:
@@ -187,11 +150,25 @@ class Outbox(RuleBasedStateMachine):
 
     # Time and upkeep.
 
-    @rule(by=st.sampled_from([SECOND, 2 * SECOND, SETTLE + SECOND, 66 * SECOND, 10 * SECOND * 60, HOUR, 12 * HOUR, 23 * HOUR, TTL]))
+    @rule(
+        by=st.sampled_from(
+            [
+                SECOND,
+                2 * SECOND,
+                SETTLE + SECOND,
+                66 * SECOND,
+                10 * SECOND * 60,
+                HOUR,
+                12 * HOUR,
+                23 * HOUR,
+                TTL,
+            ]
+        )
+    )
     def go_on(self, by: timedelta) -> None:
         self.world.go_on(by)
 
-    @rule(operation=operations, edge=st.sampled_from(EDGES), seconds=st.sampled_from([-31, -1, 1]))
+    @rule(operation=operations, edge=st.sampled_from(EDGES), seconds=st.sampled_from([-31, -1, 1, 6]))
     def go_on_to_an_edge(self, operation: int, edge: str, seconds: int) -> None:
         """Where laws meet time: shortly before or after a row's next attempt, lease, window or deadline."""
         [row] = self.world.rows(
@@ -234,7 +211,11 @@ class Outbox(RuleBasedStateMachine):
         if api.is_running(row["idempotency_key"]):
             return  # nobody can know yet
         outcome = State.SUCCEEDED if row["idempotency_key"] in api.executed else State.FAILED
-        self._act(b"select outbox.resolve(%(id)s, %(outcome)s, 'asked the provider')", operation, outcome=outcome.value)
+        self._act(
+            b"select outbox.resolve(%(id)s, %(outcome)s, 'asked the provider')",
+            operation,
+            outcome=outcome.value,
+        )
 
     # The laws.
 
@@ -271,7 +252,9 @@ class Outbox(RuleBasedStateMachine):
     @invariant()
     def whatever_was_executed_is_in_doubt_or_done(self) -> None:
         for row in self._operations():
-            if row["idempotency_key"] in self.world.api.executed or self.world.api.is_running(row["idempotency_key"]):
+            if row["idempotency_key"] in self.world.api.executed or self.world.api.is_running(
+                row["idempotency_key"]
+            ):
                 assert row["first_sent_at"] is not None or row["state"] == "succeeded", row
 
     @invariant()
@@ -293,8 +276,28 @@ class Outbox(RuleBasedStateMachine):
         if self.world.api.now - held.asked_at > held.operation.lease.send_within:
             return False
         key = held.operation.idempotency_key
-        assert not self.world.api.is_running(key), "sent while the API may still be busy with an earlier attempt"
+        assert not self.world.api.is_running(key), (
+            "sent while the API may still be busy with an earlier attempt"
+        )
         return True
+
+    def _send(self, held: Held, fate: str) -> Reply:
+        if not self._may_send(held):
+            return no_answer(Phase.CONNECTING)
+        api, key, body = self.world.api, held.operation.idempotency_key, held.operation.body
+        match fate:
+            case "answered":
+                return api.take(key, body)
+            case "executed, lost":
+                api.take(key, body)
+            case "slow":
+                api.take_slowly(key, body, done_after=CALL + SETTLE - SECOND)
+                self.world.go_on(CALL)
+            case "lost":
+                pass
+            case status:
+                return api.refuse(key, int(status), body)
+        return no_answer(Phase.SENT)
 
     def _report(self, decision: Decision) -> str:
         [row] = self.world.rows(statement("record"), columns([decision]))
@@ -311,7 +314,7 @@ class Outbox(RuleBasedStateMachine):
         return self.world.rows(
             b"select o.id, o.idempotency_key, o.state::text, o.first_sent_at, o.finished_at, o.resolved_by,"
             b" o.response_status, o.response_body,"
-            b" (select min(a.started_at) from outbox.attempt a where a.operation_id = o.id and a.doubt) as earliest_doubt"
-            b" from outbox.operation o where %(id)s::bigint is null or o.id = %(id)s order by o.id",
+            b" (select min(a.started_at) from outbox.attempt a where a.operation_id = o.id and a.doubt)"
+            b" as earliest_doubt from outbox.operation o where %(id)s::bigint is null or o.id = %(id)s order by o.id",
             {"id": operation},
         )

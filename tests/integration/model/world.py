@@ -1,4 +1,4 @@
-"""The world that the model test plays in: an API with a memory, a clock that can be moved, and the real outbox.
+"""The world that the model test plays in: an API with a memory, a clock to be moved, and the real outbox.
 
 Time is moved by moving the rows: every time on record goes back by as much as the world goes on, which is
 the same to all that Postgres decides. The API keeps world time; its promise is that of the specification.
@@ -128,7 +128,10 @@ class World:
         """One real claim."""
         values = {"max_count": limit, "hold": timedelta(seconds=30), "node": "model/1"}
         start = {"after_account": "", "after_endpoint": "", "after_lane": ""}
-        return [leased(row, self.endpoints[row["endpoint"]]) for row in self.rows(statement("claim"), values | start)]
+        return [
+            leased(row, self.endpoints[row["endpoint"]])
+            for row in self.rows(statement("claim"), values | start)
+        ]
 
     def go_on(self, by: timedelta) -> None:
         """Move the world on by moving every time on record back."""
