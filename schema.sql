@@ -103,7 +103,7 @@ insert into outbox.schema_version (version) values (1);
 
 create table outbox.account (
     name                  text collate "C" primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$' and octet_length(name) <= 63),
-    app_id                text not null check (outbox.is_key(app_id) and app_id !~ ':'),
+    app_id                text collate "C" not null check (outbox.is_key(app_id) and app_id !~ ':'),
     base_url              text not null default 'https://api.enablex.io'
                           check (base_url ~ '^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$' and base_url !~ '/$' and base_url !~ '[^!-~]'),
     max_in_flight         integer check (max_in_flight > 0),
@@ -300,7 +300,7 @@ create trigger action_stays_whole before truncate on outbox.action for each stat
 create table outbox.operation (
     id                    bigint generated always as identity primary key,
     account               text collate "C" not null default 'default',
-    app_id                text not null,
+    app_id                text collate "C" not null,
     endpoint              text collate "C" not null references outbox.endpoint (name),
     idempotency_key       text collate "C" not null check (outbox.is_key(idempotency_key)),
     payload               json check (json_typeof(payload) = 'object' and octet_length(payload::text) <= 1048576),
@@ -546,7 +546,7 @@ begin
         raise exception 'a lane is up to 100 printable characters' using errcode = 'RO007';
     end if;
     if new.priority is null or new.priority not between 0 and 3 then
-        raise exception 'priority % is not one of 0 (most urgent) to 3', new.priority using errcode = 'RO007';
+        raise exception 'a priority is one of 0 (the most urgent) to 3' using errcode = 'RO007';
     end if;
     if new.on_done is not null and new.on_done !~ '^[!-~]{1,200}$' then
         raise exception 'on_done is the name of a task: 1 to 200 visible ASCII characters' using errcode = 'RO007';
@@ -696,7 +696,7 @@ comment on function outbox.refuse_another_request is 'Raises, since the key alre
 
 create function outbox.enqueue(
     endpoint text, payload json, account text default 'default', idempotency_key text default null, lane text default '',
-    priority smallint default 1, not_before timestamptz default null, deadline timestamptz default null,
+    priority integer default 1, not_before timestamptz default null, deadline timestamptz default null,
     on_done text default null, traceparent text default null)
     returns outbox.enqueued
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -711,16 +711,16 @@ begin
     for round in 1..100 loop
         insert into outbox.operation as o (account, app_id, endpoint, idempotency_key, payload, lane, priority, next_attempt_at,
                                            deadline_at, on_done, traceparent)
-        values (owner, null, target, key, enqueue.payload, coalesce(enqueue.lane, ''), coalesce(enqueue.priority, 1::smallint),
-                enqueue.not_before, enqueue.deadline, enqueue.on_done, enqueue.traceparent)
+        values (owner, null, target, key, enqueue.payload, coalesce(enqueue.lane, ''),
+                greatest(-1, least(4, coalesce(enqueue.priority, 1))), enqueue.not_before, enqueue.deadline, enqueue.on_done, enqueue.traceparent)
         on conflict on constraint operation_key_is_unique do nothing
         returning o.id, o.idempotency_key, true, o.state into result;
         if found then
             return result;
         end if;
         -- A second statement, because the row that was in the way may be newer than the snapshot of the first.
-        select o.* into known from outbox.operation o join outbox.account a on a.app_id = o.app_id
-         where a.name = owner and o.idempotency_key = key;
+        select o.* into known from outbox.operation o
+         where o.app_id = (select a.app_id from outbox.account a where a.name = owner) and o.idempotency_key = key;
         if found then
             if outbox.is_another_request(known, owner, target, enqueue.payload) then
                 perform outbox.refuse_another_request(known);
@@ -736,13 +736,13 @@ endpoint and text returns the first operation; with anything else it is refused.
 
 create function outbox.spread(given anyarray, size integer) returns anyarray
     language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select case when cardinality(given) = 1 then array_fill(given[1], array[size]) else given end
+    select case when cardinality(given) = 1 then array_fill((select one.value from unnest(given) as one (value)), array[size]) else given end
 $$;
 comment on function outbox.spread is 'An array of one element, repeated to a size; any other array as it is';
 
 create function outbox.enqueue_many(
     endpoint text[], payload json[], account text[] default null, idempotency_key text[] default null, lane text[] default null,
-    priority smallint[] default null, not_before timestamptz[] default null, deadline timestamptz[] default null,
+    priority integer[] default null, not_before timestamptz[] default null, deadline timestamptz[] default null,
     on_done text[] default null, traceparent text[] default null)
     returns setof outbox.enqueued
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -752,7 +752,8 @@ declare
     odd text;
     -- In "C", as the columns are: a caller's columns may be in any collation.
     keys text[] collate "C";
-    owners text[] collate "C";
+    owners text[] collate "C" := outbox.spread(enqueue_many.account, size);
+    app_ids text[] collate "C";
     targets text[] collate "C" := outbox.spread(enqueue_many.endpoint, size);
     fresh bigint[] := '{}';
     missing integer;
@@ -772,34 +773,34 @@ begin
     if size = 0 then
         return;
     end if;
-    select array_agg(coalesce(key, gen_random_uuid()::text) order by place), array_agg(coalesce(owner, 'default') order by place)
-      into keys, owners
-      from unnest(enqueue_many.payload, enqueue_many.idempotency_key, outbox.spread(enqueue_many.account, size))
-           with ordinality as given (body, key, owner, place);
+    select array_agg(coalesce(key, gen_random_uuid()::text) order by place), array_agg(coalesce(owner, 'default') order by place),
+           array_agg(a.app_id order by place)
+      into keys, owners, app_ids
+      from unnest(enqueue_many.payload, enqueue_many.idempotency_key, owners)
+           with ordinality as given (body, key, owner, place)
+      left join outbox.account a on a.name = coalesce(owner, 'default');
 
     for round in 1..100 loop
         -- In the order of the unique index: two batches with keys in common wait for each other, and never in a circle.
         with written as (
             insert into outbox.operation as o (account, app_id, endpoint, idempotency_key, payload, lane, priority, next_attempt_at,
                                                deadline_at, on_done, traceparent)
-            select r.account, null, r.endpoint, r.key, r.payload, coalesce(r.lane, ''), coalesce(r.priority, 1::smallint),
-                   r.not_before, r.deadline, r.on_done, r.traceparent
-              from unnest(owners, targets, keys, enqueue_many.payload, outbox.spread(enqueue_many.lane, size),
+            select r.account, null, r.endpoint, r.key, r.payload, coalesce(r.lane, ''),
+                   greatest(-1, least(4, coalesce(r.priority, 1))), r.not_before, r.deadline, r.on_done, r.traceparent
+              from unnest(owners, app_ids, targets, keys, enqueue_many.payload, outbox.spread(enqueue_many.lane, size),
                           outbox.spread(enqueue_many.priority, size), outbox.spread(enqueue_many.not_before, size),
                           outbox.spread(enqueue_many.deadline, size), outbox.spread(enqueue_many.on_done, size),
-                          outbox.spread(enqueue_many.traceparent, size))
-                   with ordinality as r (account, endpoint, key, payload, lane, priority, not_before, deadline, on_done, traceparent, place)
-              left join outbox.account a on a.name = r.account
-             where round = 1 or not exists (select from outbox.operation k where k.app_id = a.app_id and k.idempotency_key = r.key)
-             order by a.app_id, r.key, place
+                          outbox.spread(enqueue_many.traceparent, size)) with ordinality as r (
+                   account, app_id, endpoint, key, payload, lane, priority, not_before, deadline, on_done, traceparent, place)
+             where round = 1 or not exists (select from outbox.operation k where k.app_id = r.app_id and k.idempotency_key = r.key)
+             order by r.app_id, r.key, place
             on conflict on constraint operation_key_is_unique do nothing
             returning o.id)
         select fresh || coalesce(array_agg(id), '{}') into fresh from written;
 
         select count(*) filter (where o.id is null) into missing
-          from unnest(owners, keys) as r (account, key)
-          left join outbox.account a on a.name = r.account
-          left join outbox.operation o on o.app_id = a.app_id and o.idempotency_key = r.key;
+          from unnest(app_ids, keys) as r (app_id, key)
+          left join outbox.operation o on o.app_id = r.app_id and o.idempotency_key = r.key;
         exit when missing = 0;
     end loop;
     if missing > 0 then
@@ -807,9 +808,8 @@ begin
     end if;
 
     select o.* into known
-      from unnest(owners, targets, keys, enqueue_many.payload) as r (account, endpoint, key, payload)
-      join outbox.account a on a.name = r.account
-      join outbox.operation o on o.app_id = a.app_id and o.idempotency_key = r.key
+      from unnest(owners, app_ids, targets, keys, enqueue_many.payload) as r (account, app_id, endpoint, key, payload)
+      join outbox.operation o on o.app_id = r.app_id and o.idempotency_key = r.key
      where outbox.is_another_request(o, r.account, r.endpoint, r.payload)
      limit 1;
     if found then
@@ -817,9 +817,8 @@ begin
     end if;
     return query
     select o.id, o.idempotency_key, f.id is not null and row_number() over (partition by o.id order by place) = 1, o.state
-      from unnest(owners, keys) with ordinality as r (account, key, place)
-      join outbox.account a on a.name = r.account
-      join outbox.operation o on o.app_id = a.app_id and o.idempotency_key = r.key
+      from unnest(app_ids, keys) with ordinality as r (app_id, key, place)
+      join outbox.operation o on o.app_id = r.app_id and o.idempotency_key = r.key
       left join unnest(fresh) as f (id) on f.id = o.id
      order by place;
 end $$;
