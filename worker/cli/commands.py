@@ -1,0 +1,100 @@
+"""The group of all commands: each is imported when it is asked for, and refusals end in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from worker.cli.refusals import refusal_of
+from worker.errors import SettingsError
+
+__all__ = ["Commands", "Room"]
+
+REFUSED: Final = 2
+"""Exit status of every refusal, as of a bad option."""
+INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells report it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a command lives, and what it does."""
+
+    module: str
+    """In ``worker.cli``; the command is the member that bears its name."""
+    summary: str
+    """The first line of its help; a test keeps the two in step."""
+
+
+class Commands(click.Group):
+    """A group that imports its commands one by one, and shows no traceback for what it foresaw."""
+
+    def __init__(self, *args: Any, rooms: Mapping[str, Room], **options: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **options)
+        self.rooms = rooms
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, as the table orders them."""
+        del ctx
+        return list(self.rooms)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None if there is none of that name.
+
+        Raises:
+            SettingsError: it needs a package that is not installed.
+        """
+        del ctx
+        room = self.rooms.get(cmd_name)
+        if room is None:
+            return None
+        try:
+            module = import_module(f"worker.cli.{room.module}")
+        except ModuleNotFoundError as error:
+            raise _not_installed(cmd_name, error) from error
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101 - the table is wrong, not the user
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table, without importing what it names."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, room.summary) for name, room in self.rooms.items()])
+
+    def main(  # type: ignore[override]  # never returns, in whatever mode
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,  # noqa: ANN401
+    ) -> None:
+        """Run and exit: 0, 2 after a refusal, 130 after Ctrl-C, 1 when the reader of the output went away."""
+        extra["standalone_mode"] = False
+        try:
+            status = super().main(args, prog_name, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            status = REFUSED
+        except click.Abort:
+            status = INTERRUPTED
+        except (Exception, SystemExit) as error:
+            if (line := refusal_of(error)) is None:
+                raise
+            click.echo(line, err=True)
+            status = REFUSED
+        sys.exit(status)
+
+
+def _not_installed(command: str, error: ModuleNotFoundError) -> Exception:
+    package = (error.name or "").partition(".")[0]
+    if package == "worker":  # a defect of ours, to be seen with its traceback
+        return error
+    return SettingsError(
+        f"`ringonce {command}` needs {package}, which is not installed: "
+        "pip install 'ringonce[sandbox,embedded]'"
+    )

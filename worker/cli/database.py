@@ -1,0 +1,70 @@
+"""The connection that commands work on, to the database that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+from psycopg import Connection
+from psycopg.conninfo import make_conninfo
+from psycopg.errors import (
+    InsufficientPrivilege,
+    InvalidSchemaName,
+    UndefinedColumn,
+    UndefinedFunction,
+    UndefinedTable,
+)
+from psycopg.rows import TupleRow
+
+from worker.errors import RingonceError, SchemaMismatch, StoreUnavailable
+from worker.plain import one_line
+from worker.settings import load_settings
+from worker.store.connection import KEEPALIVE
+
+__all__ = ["connected"]
+
+_OTHER_SCHEMA: Final = (InvalidSchemaName, UndefinedColumn, UndefinedFunction, UndefinedTable)
+"""What Postgres says when the outbox is not there, or not the one that this ringonce speaks to. Asked for
+the version beforehand it would not tell a producer, who may enqueue all the same."""
+
+
+@contextmanager
+def connected(*, needs: str) -> Iterator[Connection[TupleRow]]:
+    """A connection in autocommit, for as long as the block; what Postgres refuses becomes one clear line.
+
+    *needs* says what a user must be given for what the block does, such as "the role outbox_reader".
+
+    Raises:
+        SettingsError: the settings name no database.
+        StoreUnavailable: Postgres cannot be reached, or hung up.
+        SchemaMismatch: there is no outbox, or another one.
+        RingonceError: Postgres refused what the block asked for.
+    """
+    url = load_settings().database_url.get_secret_value()
+    conninfo = make_conninfo(url, application_name="ringonce", **KEEPALIVE)
+    try:
+        with psycopg.connect(conninfo, autocommit=True) as conn:
+            yield conn
+    except _OTHER_SCHEMA as error:
+        raise SchemaMismatch(
+            f"the database has no outbox that this ringonce knows ({_said(error)}): run `ringonce migrate`"
+        ) from error
+    except InsufficientPrivilege as error:
+        raise RingonceError(f"{_said(error)}: this takes {needs}") from error
+    except psycopg.Error as error:
+        if _is_away(error):
+            raise StoreUnavailable(f"Postgres cannot be reached: {_said(error)}") from error
+        raise RingonceError(f"Postgres refused: {_said(error)}") from error
+
+
+def _is_away(error: psycopg.Error) -> bool:
+    """Whether Postgres hung up or never answered. A lock timeout is an OperationalError too."""
+    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P"))
+
+
+def _said(error: psycopg.Error) -> str:
+    """What Postgres said, in one line and without credentials."""
+    said = error.diag.message_primary or str(error) or type(error).__name__
+    return one_line(f"{said}. {error.diag.message_hint}" if error.diag.message_hint else said)
