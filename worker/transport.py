@@ -80,12 +80,13 @@ class Flight:
     ends the call, be it a cancellation or a total deadline. One flight is for one request, sent at most once.
     """
 
-    __slots__ = ("_may_leave", "_protocol", "_socket", "_wire", "phase")
+    __slots__ = ("_connection", "_may_leave", "_protocol", "_socket", "_wire", "phase")
 
     def __init__(self, may_leave: Callable[[], bool] = lambda: True) -> None:
         """*may_leave* is asked once, immediately before the first byte would leave."""
         self.phase = Phase.CONNECTING
         self._may_leave = may_leave
+        self._connection: Connection | None = None
         self._protocol: ResponseHandler | None = None
         self._wire: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
@@ -96,9 +97,11 @@ class Flight:
         Raises:
             RuntimeError: it is the second one. Whoever asks for it is about to repeat the request.
         """
-        if self._protocol is not None:
+        if self._connection is not None:
             raise RuntimeError("a request is sent once: a second connection for it was refused")
         self.phase = Phase.SENT
+        self._connection = connection
+        # The connection forgets these when it is closed, which is when they are needed.
         self._protocol, self._wire = connection.protocol, connection.transport
         self._socket = _socket_of(connection)
 
@@ -118,10 +121,16 @@ class Flight:
         A plain close would go on to deliver what is buffered, and the request could still arrive long after
         it was given up. With this option the kernel forgets its buffer and resets the connection.
         """
+        if self._wire is None or self._is_given_back():
+            return
         if self._socket is not None and self._socket.fileno() >= 0:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        if self._wire is not None:
-            self._wire.abort()
+        self._wire.abort()
+
+    def _is_given_back(self) -> bool:
+        """The answer was whole before the call knew it, and the connection may be another's already."""
+        let_go = self._connection is not None and self._connection.protocol is None
+        return let_go and self._wire is not None and not self._wire.is_closing()
 
     def lost(self) -> OSError | None:
         """What broke the connection, if it was anything but the server's orderly close."""
@@ -167,12 +176,11 @@ class Transport(httpx.AsyncBaseTransport):
         body = _Body(await request.aread(), flight)
         try:
             return await self._exchange(request, body)
-        except Exception as error:  # noqa: BLE001  law 9: what has no name of its own gets one here
-            flight.cut()
+        except BaseException as error:
+            flight.cut()  # before the event loop turns, which would close it the orderly way
+            if not isinstance(error, Exception):
+                raise
             failure = named(error, flight.phase)
-        except BaseException:
-            flight.cut()
-            raise
         raise failure  # here, outside the handler, so that nothing is chained but what named() lets pass
 
     async def aclose(self) -> None:
@@ -194,10 +202,9 @@ class Transport(httpx.AsyncBaseTransport):
         try:
             content = await self._read(answer, body.flight)
         except BaseException:
-            body.flight.cut()
             answer.close()
             raise
-        answer.release()
+        answer.release()  # at the body's end aiohttp has done so itself, but for a 101
         return httpx.Response(
             answer.status,
             headers=answer.raw_headers,
@@ -225,11 +232,7 @@ class Transport(httpx.AsyncBaseTransport):
             connector=_Connector(
                 limit=0, ssl=self._trust, keepalive_timeout=self._keep_alive.total_seconds()
             ),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=self._connect_timeout.total_seconds(),
-                ceil_threshold=float("inf"),  # else a timeout of over 5 s is rounded up to a whole second
-            ),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout.total_seconds()),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,

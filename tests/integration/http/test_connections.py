@@ -9,6 +9,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 
 from tests.integration.http.calls import post
 from tests.integration.http.faults import MEGABYTE, answers, says, sized
@@ -99,6 +100,30 @@ async def test_a_cancelled_request_leaves_no_connection_behind() -> None:
         await until(ended.is_set)
 
 
+async def test_a_request_that_is_cancelled_after_its_answer_leaves_the_connection_to_the_next() -> None:
+    async def answer_in_two(line: Line) -> None:
+        await line.request()
+        await line.send(ANSWER[:-5])
+        await asyncio.sleep(0.01)  # else the answer is read at once, and there is no moment between
+        await line.send(ANSWER[-5:])
+        await ONE_BY_ONE(line)
+
+    def cancel() -> None:
+        call.cancel()
+
+    class Watched(Flight):
+        def board(self, connection: Connection) -> None:
+            super().board(connection)
+            connection.add_callback(cancel)  # called as it is given back
+
+    async with RawServer(answer_in_two) as server, Transport() as transport:
+        call = asyncio.ensure_future(post(transport, server.url, flight=Watched()))
+        await asyncio.wait([call])
+        await post(transport, server.url)
+    assert call.cancelled()
+    assert (server.request_count, server.line_count) == (2, 1)
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_what_a_cut_request_had_not_delivered_never_arrives(
     scheme: str, certificate: Certificate
@@ -121,7 +146,16 @@ async def test_what_a_cut_request_had_not_delivered_never_arrives(
         await asyncio.wait([call])
         look.set()
         await until(read.is_set)
+    assert call.cancelled()
     assert len(server.received) < 0.6 * len(MEGABYTE)
+
+
+async def test_a_connection_that_switched_its_protocol_is_let_go() -> None:
+    switch = b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    async with RawServer(answers(switch)) as server, Transport() as transport:
+        assert (await post(transport, server.url)).status_code == 101
+        assert kept_connections(transport) == []
+        await until(lambda: server.ended_count == 1)
 
 
 async def test_not_even_an_idempotent_method_is_repeated() -> None:
