@@ -1,11 +1,13 @@
 """The world that the model test plays in: an API with a memory, a clock to be moved, and the real outbox.
 
 Time is moved by moving the rows: every time on record goes back by as much as the world goes on, which is
-the same to all that Postgres decides. The API keeps world time; its promise is that of the specification.
+the same to all that Postgres decides. The API keeps world time: what was moved, and what really went by.
+Its promise is that of the specification.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,7 +49,8 @@ class Api:
     """An API that keeps the documented promise: the first success is replayed until its key is 24 h old."""
 
     ttl: timedelta
-    now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
+    began_at: float = field(default_factory=time.monotonic)
+    moved: timedelta = timedelta(0)
     caches_errors: bool = False
     executes_concurrent: bool = False
     executed: dict[str, list[Answer]] = field(default_factory=dict)
@@ -58,17 +61,29 @@ class Api:
     running: list[tuple[datetime, str]] = field(default_factory=list)
     """Requests that are executed later, although nobody waits for the answer any more."""
 
+    @property
+    def now(self) -> datetime:
+        """World time."""
+        return (
+            datetime(2030, 1, 1, tzinfo=UTC)
+            + self.moved
+            + timedelta(seconds=time.monotonic() - self.began_at)
+        )
+
     def take(self, key: str, body: bytes) -> Answer:
         """A request that reaches the API: executed, or answered from the cache."""
         self.bodies.setdefault(key, set()).add(body)
+        return self._execute(key, self.now)
+
+    def _execute(self, key: str, at: datetime) -> Answer:
         cached = self.cache.get(key)
-        if cached is not None and self.now - cached.at < self.ttl:
+        if cached is not None and at - cached.at < self.ttl:
             return cached.answer
         number = sum(map(len, self.executed.values())) + 1
         body_out = b'{"result":0,"voice_id":"v%d","job_id":"v%d"}' % (number, number)
         answer = Answer(200, ((b"content-type", b"application/json"),), body_out)
         self.executed.setdefault(key, []).append(answer)
-        self.cache[key] = Cached(self.now, answer)
+        self.cache[key] = Cached(at, answer)
         return answer
 
     def refuse(self, key: str, status: int, body: bytes) -> Answer:
@@ -86,17 +101,22 @@ class Api:
         self.running.append((self.now + done_after, key))
 
     def is_running(self, key: str) -> bool:
+        """Whether a request with this key is still being executed, although its caller hung up."""
+        self.catch_up()
         return any(running == key for _, running in self.running)
 
     def go_on(self, by: timedelta) -> None:
-        """Let time pass; what is running gets done on the way."""
-        until = self.now + by
+        """Let time pass."""
+        self.moved += by
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Get done, each at its time, what is done by now."""
+        now = self.now
         for done_at, key in sorted(self.running):
-            if done_at <= until:
-                self.now = max(self.now, done_at)
-                self.take(key, next(iter(self.bodies[key])))
-        self.running = [(done_at, key) for done_at, key in self.running if done_at > until]
-        self.now = until
+            if done_at <= now:
+                self._execute(key, done_at)
+        self.running = [(done_at, key) for done_at, key in self.running if done_at > now]
 
 
 MOVED: Final = {
