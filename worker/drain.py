@@ -22,7 +22,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,9 +31,9 @@ from typing import Final
 from worker.caller import Caller
 from worker.credentials import Credentials
 from worker.ear import Ear
-from worker.errors import SettingsError, StoreUnavailable
+from worker.errors import SendWindowPassed, SettingsError, StoreUnavailable
 from worker.observe import Event, emit
-from worker.operation import Operation, Phase, State, Verdict
+from worker.operation import NoAnswer, Operation, Phase, State, Verdict
 from worker.outcome import Outcome, Scope, blame_account, classify
 from worker.retry import Decision, decide
 from worker.settings import Settings
@@ -54,7 +54,11 @@ RECORD_SECONDS: Final = 2.0
 """How long a drain that has to go waits for its last records."""
 PASSED: Final = frozenset({Verdict.ACCEPTED, Verdict.REFUSED})
 """What a probe must be answered to lift the block it was let through."""
-_EVENTS_OF_FATES: Final = {Fate.LATE: Event.LATE, Fate.SETTLED: Event.LATE}
+_EVENTS_OF_FATES: Final = {Fate.LATE: Event.LATE, Fate.SETTLED: Event.LATE, Fate.CONFLICT: Event.CONFLICT}
+_EVENTS_OF_ERRORS: Final[Mapping[type[BaseException], Event]] = {
+    SendWindowPassed: Event.SENT_TOO_LATE,
+    SettingsError: Event.NO_CREDENTIAL,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,11 @@ def _tell(decision: Decision, record: Record) -> None:
     emit(_EVENTS_OF_FATES.get(record.fate, Event.RECORDED), **fields)
     if record.fate is Fate.RECORDED and record.state is State.UNRESOLVED:
         emit(Event.UNRESOLVED, **fields)
+    reply = decision.outcome.reply
+    if isinstance(reply, NoAnswer) and (event := _EVENTS_OF_ERRORS.get(type(reply.error))) is not None:
+        emit(event, **fields)
+    if decision.outcome.ignored is not None:
+        emit(Event.HINT_IGNORED, hint=decision.outcome.ignored, **fields)
 
 
 async def drain(house: House, *, seconds: float, stop: asyncio.Event) -> Counts:

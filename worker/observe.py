@@ -60,8 +60,6 @@ class Event(StrEnum):
     """A lease ran out before the first byte: nothing was sent, and the attempt is given back."""
     LATE = "late"
     """An answer came after its lease: kept as evidence."""
-    LOST_LEASE = "lost_lease"
-    """An outcome was not recorded, because its lease belongs to another by now."""
     UNRESOLVED = "unresolved"
     """An operation may have been executed and can no longer be retried: a person must settle it."""
     CONFLICT = "conflict"
@@ -100,7 +98,6 @@ LEVELS: Mapping[Event, int] = {
     Event.RING_FAILED: logging.WARNING,
     Event.SENT_TOO_LATE: logging.WARNING,
     Event.LATE: logging.WARNING,
-    Event.LOST_LEASE: logging.WARNING,
     Event.UNRESOLVED: logging.WARNING,
     Event.BLOCKED: logging.WARNING,
     Event.HINT_IGNORED: logging.WARNING,

@@ -82,6 +82,8 @@ class Outcome:
     """Refused in a way that may be about the account, if different operations meet the same."""
     soon: bool = False
     """Nothing is wrong with the API: worth another try within seconds."""
+    ignored: str | None = None
+    """A Retry-After that makes no sense, in words."""
     answer_sha256: bytes | None = None
     """Hash of status and body of a whole answer, to notice a cached error (a 409's: of the status alone)."""
 
@@ -179,6 +181,7 @@ def _classify_answer(answer: Answer, endpoint: Endpoint) -> Outcome:
         block=meaning.block,
         suspicion=meaning.suspicion,
         soon=meaning.soon,
+        ignored=nonsense,
         answer_sha256=_fingerprint(answer),
     )
 

@@ -24,6 +24,8 @@ Decisions:
                 if nobody passes, the tenth: at 2 s of backoff that outlasts an outage of some 17 minutes.
     2026-11-24  Given-back attempts are tried until the deadline: when the backoff would overshoot it, half of
                 the remaining time is waited instead. Where an attempt was spent, the backoff is kept.
+    2026-11-24  A suspicious refusal (404, 307 ...) proves nothing about earlier attempts, whatever the
+                endpoint says: routers answer so before they look at a key.
     2026-11-24  A last try belongs into the last minutes of the window. An attempt made there was the last.
 """
 
@@ -140,7 +142,7 @@ class _Judge:
     # What it comes to.
 
     def refuse(self) -> Decision:
-        proof = self.operation.endpoint.refusal_is_proof
+        proof = self.operation.endpoint.refusal_is_proof and not self.outcome.suspicion
         if self.in_doubt and not proof:
             return self.end(State.FAILED, "refused, but an earlier attempt may have been executed")
         return self.decision(State.FAILED, clears_doubt=self.in_doubt)

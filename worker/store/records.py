@@ -43,6 +43,8 @@ class Fate(StrEnum):
     """Its lease was lost, but the answer was accepted and settled the operation."""
     LATE = "late"
     """Its lease was lost: kept as evidence."""
+    CONFLICT = "conflict"
+    """Its lease was lost, and it proves that the API executed twice, or what is on record as not executed."""
     REPEATED = "repeated"
     """It was on record already."""
     REJECTED = "rejected"
