@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.postgres import Connect, Database, Server
+from tests.postgres import Database, Server
 from worker.errors import SchemaMismatch, StoreUnavailable
 from worker.store import migrate as migrations
 from worker.store.connection import SCHEMA_VERSION, check_schema
@@ -127,12 +127,10 @@ def test_a_schema_outbox_of_somebody_else_is_left_alone(empty: Database) -> None
         assert conn.execute(tables).fetchall() == [("mail",)]
 
 
-def test_what_postgres_refuses_leaves_nothing_behind(empty: Database, connect: Connect) -> None:
-    connect().execute(
-        "do $$ begin create role ringonce_nobody login; exception when duplicate_object then null; end $$"
-    )
+@pytest.mark.usefixtures("template")  # which makes the roles
+def test_what_postgres_refuses_leaves_nothing_behind(empty: Database) -> None:
     with (
-        connected(empty, user="ringonce_nobody") as conn,
+        connected(empty, options="-c role=outbox_producer") as conn,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         migrate(conn)
