@@ -83,10 +83,16 @@ create function outbox.is_key(key text) returns boolean
     return key !~ '[^!-~]' and octet_length(key) between 1 and 255;
 comment on function outbox.is_key is 'Whether a text can be an idempotency key: 1 to 255 visible ASCII characters';
 
+create function outbox.is_traceparent(value text) returns boolean
+    language sql immutable parallel safe
+    return octet_length(value) = 55 and value !~ '[^0-9a-f-]' and octet_length(replace(value, '-', '')) = 52
+       and substr(value, 3, 1) = '-' and substr(value, 36, 1) = '-' and substr(value, 53, 1) = '-';
+comment on function outbox.is_traceparent is 'Whether a text has the form of W3C''s traceparent: 00-<32 hex digits>-<16>-<2> (a counted regex took 10 us a row)';
+
 create function outbox.is_guessable(key text) returns boolean
     language sql immutable parallel safe
-    return key ~ '^[A-Za-z_.:#/-]*[0-9]{1,20}$'
-        or key ~ '^[0-9]{4}-?[0-9]{2}-?[0-9]{2}[T_ -]?[0-9]{2}:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?(Z|[+-][0-9:]+)?$';
+    return (key ~ '^[A-Za-z_.:#/-]*[0-9]{1,20}([.,][0-9]+)?$' and key !~ '^[A-Fa-f]{12}[0-9]{20}$')
+        or key ~ '^[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T_ -]?[0-9]{2}:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?(Z|[+-][0-9:]+)?)?$';
 comment on function outbox.is_guessable is
     'Whether a key looks like a sequence or a time (msg-1, 1714900000000): such keys are reused by accident. No UUID does';
 
@@ -159,7 +165,8 @@ create table outbox.endpoint (
     check (outbox.is_exact(key_ttl) and outbox.is_exact(key_safety) and outbox.is_exact(settle) and outbox.is_exact(call_deadline)
            and outbox.is_exact(backoff) and outbox.is_exact(backoff_cap) and outbox.is_exact(default_deadline)),
     check (key_ttl <= '8760:00:00' and key_safety >= '0' and settle >= '0' and settle <= '24:00:00' and call_deadline > '0'
-           and backoff > '0' and backoff_cap >= backoff and backoff_cap <= '24:00:00' and default_deadline > '0'),
+           and backoff > '0' and backoff_cap >= backoff and backoff_cap <= '24:00:00'
+           and default_deadline > '0' and default_deadline <= '87600:00:00'),
     check (key_ttl - key_safety >= call_deadline + '00:00:01'),
     check ((success_field is null) = (success_value is null))
 );
@@ -330,8 +337,8 @@ create table outbox.operation (
     reissue_of            bigint unique references outbox.operation (id) on delete set null,
     resolved_by           bigint references outbox.action (id),
     last_action           bigint references outbox.action (id),
-    on_done               text check (on_done ~ '^[!-~]{1,200}$'),
-    traceparent           text check (traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'),
+    on_done               text check (on_done !~ '[^!-~]' and octet_length(on_done) between 1 and 200),
+    traceparent           text check (outbox.is_traceparent(traceparent)),
     enqueued_by           name not null default session_user,
     created_at            timestamptz not null default clock_timestamp() check (outbox.is_plausible(created_at)),
     finished_at           timestamptz check (outbox.is_plausible(finished_at)),
@@ -403,7 +410,8 @@ comment on column outbox.operation.finished_at is 'When it became final; null wh
 
 -- Each index is named for its reader.
 create index operation_to_claim on outbox.operation (account, endpoint, lane, priority, next_attempt_at, id) where state = 'queued';
-create index operation_next_due on outbox.operation (next_attempt_at) where state = 'queued';
+-- An expression, so that no query about lanes is ever planned over this one.
+create index operation_next_due on outbox.operation ((account || ' ' || endpoint), next_attempt_at) where state = 'queued';
 create index operation_in_flight on outbox.operation (lease_expires_at, account, endpoint) where state = 'in_flight';
 create index operation_window_to_close on outbox.operation (key_window_closes_at) where state = 'queued' and first_sent_at is not null;
 create index operation_deadline_to_pass on outbox.operation (deadline_at) where state = 'queued' and deadline_at is not null;
@@ -535,7 +543,7 @@ begin
         kind := jsonb_typeof(new.payload::jsonb);
     exception when data_exception or program_limit_exceeded then
         raise exception 'the payload cannot be read back as jsonb: %', sqlerrm using errcode = 'RO004',
-            hint = 'Leave out \u0000, lone surrogates, numbers beyond numeric and nesting thousands deep.';
+            hint = 'Leave out the character NUL, lone surrogates, numbers beyond numeric and nesting thousands deep.';
     end;
     if kind is distinct from 'object' then
         raise exception 'the payload is %, not a JSON object', coalesce('a JSON ' || kind, 'missing') using errcode = 'RO004';
@@ -548,26 +556,34 @@ begin
     if new.priority is null or new.priority not between 0 and 3 then
         raise exception 'a priority is one of 0 (the most urgent) to 3' using errcode = 'RO007';
     end if;
-    if new.on_done is not null and new.on_done !~ '^[!-~]{1,200}$' then
+    if new.on_done ~ '[^!-~]' or octet_length(new.on_done) not between 1 and 200 then
         raise exception 'on_done is the name of a task: 1 to 200 visible ASCII characters' using errcode = 'RO007';
     end if;
-    if new.traceparent is not null and new.traceparent !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' then
-        raise exception 'traceparent is not one of W3C Trace Context' using errcode = 'RO007';
+    if not outbox.is_traceparent(new.traceparent) then
+        raise exception 'traceparent is not one of W3C Trace Context' using errcode = 'RO007',
+            hint = 'It is 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, in lower case; or leave it out.';
     end if;
 
-    new.next_attempt_at := coalesce(new.next_attempt_at, clock_timestamp());
     if not outbox.is_plausible(new.next_attempt_at) or not outbox.is_plausible(new.deadline_at) then
         raise exception 'not_before and deadline are finite times from 2000 to before 9999' using errcode = 'RO006';
     end if;
-    new.deadline_at := coalesce(new.deadline_at, new.next_attempt_at + standard);
-    if new.deadline_at <= new.next_attempt_at then
+    -- Not earlier than now: a start in the past would overtake what waits, and show as a backlog of years.
+    new.next_attempt_at := greatest(new.next_attempt_at, clock_timestamp());
+    if new.deadline_at is null and outbox.is_plausible(new.next_attempt_at + standard) then
+        new.deadline_at := new.next_attempt_at + standard;
+    end if;
+    -- A key that is known is not judged by the clock again: an enqueue may be repeated after its deadline.
+    if new.deadline_at <= new.next_attempt_at and not exists (
+        select from outbox.operation o where o.app_id = new.app_id and o.idempotency_key = new.idempotency_key) then
         raise exception 'the deadline % does not lie after %, when it may first be sent', new.deadline_at, new.next_attempt_at
             using errcode = 'RO006', hint = 'Set a later deadline, or leave the operation out.';
     end if;
 
     if new.state is distinct from 'queued' or new.attempt_count <> 0 or new.attempt_number <> 0 or new.first_sent_at is not null
        or new.url is not null or new.key_header is not null or new.settles_at is not null or new.response_status is not null
-       or new.provider_id is not null or new.finished_at is not null or new.resolved_by is not null or new.last_action is not null then
+       or new.response_headers is not null or new.response_body is not null or new.provider_id is not null or new.last_error is not null
+       or new.last_answer_sha256 is not null or new.repeat_count <> 0 or new.finished_at is not null or new.resolved_by is not null
+       or new.last_action is not null then
         raise exception 'an operation is born queued, unsent and unanswered' using errcode = 'RO009';
     end if;
     new.created_at := clock_timestamp();
@@ -940,11 +956,19 @@ end $$;
 comment on function outbox.gates is
     'Locks the meters of limited accounts until the transaction ends, and tells what they may claim: exact over the fleet. What is not named is not limited';
 
-create type outbox.picked as (operation_ids bigint[], seen_count integer, account text, endpoint text, lane text);
-comment on type outbox.picked is 'Operations that were locked to be claimed, how many lanes were seen, and the last of them';
+create type outbox.place as (account text, endpoint text, lane text);
+comment on type outbox.place is 'A lane, or the gap directly behind one, on the way round all lanes';
+
+create function outbox.behind(lane outbox.place) returns outbox.place
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+    return ((lane).account, (lane).endpoint, (lane).lane || chr(1))::outbox.place;
+comment on function outbox.behind is 'The place directly behind a lane: chr(1) sorts before every character that a lane may have';
+
+create type outbox.picked as (operation_ids bigint[], last_lane outbox.place, at_end boolean);
+comment on type outbox.picked is 'Operations that were locked to be claimed, the last lane that was looked at, and whether none lies behind it';
 
 create function outbox.pick(
-    gates outbox.gate[], max_count integer, lanes_at_once integer, after_account text, after_endpoint text, after_lane text)
+    gates outbox.gate[], max_count integer, lanes_at_once integer, start outbox.place)
     returns outbox.picked
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     with recursive
@@ -954,7 +978,7 @@ create function outbox.pick(
     -- A loose index scan: from each lane with queued work to the next, past what is shut (chr(1114111) sorts behind every name).
     lane as (
         (select o.account, o.endpoint, o.lane, 1 as place from outbox.operation o
-          where o.state = 'queued' and (o.account, o.endpoint, o.lane) > (after_account, after_endpoint, after_lane)
+          where o.state = 'queued' and (o.account, o.endpoint, o.lane) >= ((start).account, (start).endpoint, (start).lane)
           order by o.account, o.endpoint, o.lane limit 1)
         union all
         select next.account, next.endpoint, next.lane, l.place + 1
@@ -996,11 +1020,43 @@ create function outbox.pick(
         union all
         (select account, endpoint, lane from lane order by place desc limit 1)
         limit 1)
-    select (select array_agg(id) from picked), (select count(*)::integer from lane), last.account, last.endpoint, last.lane
-      from (select) as one left join last on true
+    select (select array_agg(id) from picked),
+           (select (account, endpoint, lane)::outbox.place from last),
+           (select count(*) from lane) < lanes_at_once and (select lane_count from share) < max_count
 $$;
 comment on function outbox.pick is
-    'Locks up to max_count due operations behind the lane named: an equal share from each lane, the urgent first. Tells how many lanes it saw, and the last one';
+    'Locks up to max_count due operations from the place named on: an equal share from each lane, the urgent first';
+
+create function outbox.next_due_lane(gates outbox.gate[], start outbox.place) returns outbox.place
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    with recursive
+    shut as materialized (select coalesce(array_agg(name), '{}') as names from unnest(gates) where allowance = 0),
+    moment as materialized (select clock_timestamp() as now),
+    pair as (
+        (select o.account, o.endpoint, o.account || ' ' || o.endpoint as name from outbox.operation o
+          where o.state = 'queued' and o.account || ' ' || o.endpoint >= (start).account || ' ' || (start).endpoint
+          order by o.account || ' ' || o.endpoint limit 1)
+        union all
+        select next.*
+          from pair p cross join shut cross join lateral (
+               select o.account, o.endpoint, o.account || ' ' || o.endpoint from outbox.operation o
+                where o.state = 'queued' and o.account || ' ' || o.endpoint >
+                      case when p.account = any (shut.names) then p.account || ' ' || chr(1114111) else p.name end
+                order by o.account || ' ' || o.endpoint limit 1) as next)
+    select (p.account, p.endpoint, due.lane)::outbox.place
+      from pair p cross join shut cross join moment
+     cross join lateral (
+           select min(longest.lane) as lane
+             from (select o.lane from outbox.operation o
+                    where o.state = 'queued' and o.account || ' ' || o.endpoint = p.name and o.next_attempt_at <= moment.now
+                    order by o.next_attempt_at limit 1000) as longest
+            where (p.account, p.endpoint, longest.lane) >= ((start).account, (start).endpoint, (start).lane)) as due
+     where due.lane is not null and not (p.account = any (shut.names) or p.name = any (shut.names))
+     limit 1
+$$;
+comment on function outbox.next_due_lane is
+    'The next lane from the place named on with something due, as far as the operations tell that are due for longest (a thousand of each account and endpoint);
+null: they know of none. Takes no time over lanes that have none, of which there may be one for every customer';
 
 create function outbox.claim(
     max_count integer, hold interval, node text, after_account text default '', after_endpoint text default '', after_lane text default '')
@@ -1009,7 +1065,8 @@ create function outbox.claim(
 declare
     lanes_at_once constant integer := 256;
     gates outbox.gate[];
-    pick outbox.picked := (null, 0, after_account, after_endpoint, after_lane);
+    start outbox.place := outbox.behind((after_account, after_endpoint, after_lane)::outbox.place);
+    pick outbox.picked;
     sendable bigint[];
     wrapped boolean := false;
     settled_count integer;
@@ -1023,7 +1080,7 @@ begin
     gates := outbox.gates(max_count);
 
     for step in 1..64 loop  -- bounded: what is left is left to the next claim
-        pick := outbox.pick(gates, max_count, lanes_at_once, coalesce(pick.account, ''), coalesce(pick.endpoint, ''), coalesce(pick.lane, ''));
+        pick := outbox.pick(gates, max_count, lanes_at_once, start);
         settled_count := case when pick.operation_ids is null then 0 else outbox.settle_unsendable(pick.operation_ids) end;
         select array_agg(id) into sendable from (
             select o.id, a.allowance as of_account, p.allowance as of_pair,
@@ -1035,10 +1092,14 @@ begin
              where o.id = any (pick.operation_ids) and o.state = 'queued') as row
          where account_place <= coalesce(of_account, account_place) and pair_place <= coalesce(of_pair, pair_place);
         exit when sendable is not null;
-        if pick.seen_count < lanes_at_once and settled_count = 0 then
+        continue when settled_count > 0;  -- the same lanes once more: what can be sent may lie behind what cannot
+        if not pick.at_end then
+            start := outbox.behind(pick.last_lane);
+            start := coalesce(outbox.next_due_lane(gates, start), start);
+        else
             exit when wrapped or after_account = '';
             wrapped := true;
-            pick := (null, 0, '', '', '');
+            start := ('', '', '');
         end if;
     end loop;
     if sendable is null then
@@ -1189,7 +1250,9 @@ begin
 
     return query
     select r.id, r.number,
-           case when late.operation_id is not null and r.id = any (revived) then 'settled' when late.operation_id is not null then 'late'
+           case when late.operation_id is not null and exists (select from outbox.conflict c where c.id = r.id) then 'conflict'
+                when late.operation_id is not null and r.id = any (revived) then 'settled'
+                when late.operation_id is not null then 'late'
                 when r.id = any (held) then 'recorded' else 'repeated' end,
            o.state
       from unnest(operation_ids, numbers) as r (id, number)
@@ -1198,7 +1261,7 @@ begin
 end $$;
 comment on function outbox.record is
     'Records what came of attempts, each under the token that sent it and once (law 5). Tells of each: recorded; late (the lease was lost: kept as evidence); settled
-(late, and it settled the operation); repeated (known already)';
+(late, and it settled the operation); conflict (late, and it proves what law 11 speaks of); repeated (known already)';
 
 -- Workers: blocks -----------------------------------------------------------------------------------------------------
 
@@ -1379,31 +1442,28 @@ create function outbox.due(max_count integer, out due_count integer, out next_in
     pair_gate as materialized (
         select t.account, t.endpoint, case when f.count > 0 then 'infinity' else t.blocked_until end as open_at
           from outbox.throttle t left join flight f on f.account = t.account and f.endpoint = t.endpoint),
-    lane as (
-        (select o.account, o.endpoint, o.lane, 1 as place from outbox.operation o
-          where o.state = 'queued' order by o.account, o.endpoint, o.lane limit 1)
+    pair as (
+        (select o.account, o.endpoint, o.account || ' ' || o.endpoint as name from outbox.operation o
+          where o.state = 'queued' order by o.account || ' ' || o.endpoint limit 1)
         union all
-        select next.account, next.endpoint, next.lane, l.place + 1
-          from lane l cross join lateral (
-               select o.account, o.endpoint, o.lane from outbox.operation o
-                where o.state = 'queued' and (o.account, o.endpoint, o.lane) > (l.account, l.endpoint, l.lane)
-                order by o.account, o.endpoint, o.lane limit 1) as next
-         where l.place < 4096),
+        select next.*
+          from pair p cross join lateral (
+               select o.account, o.endpoint, o.account || ' ' || o.endpoint from outbox.operation o
+                where o.state = 'queued' and o.account || ' ' || o.endpoint > p.name
+                order by o.account || ' ' || o.endpoint limit 1) as next),
     first_due as (
-        select l.account, l.endpoint, l.lane, greatest(a.open_at, p.open_at, min(first.next_attempt_at)) as at
-          from lane l
-          join account_gate a on a.name = l.account
-          left join pair_gate p on p.account = l.account and p.endpoint = l.endpoint
-         cross join (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as r (priority)
+        select p.name, greatest(a.open_at, g.open_at, first.next_attempt_at) as at
+          from pair p
+          join account_gate a on a.name = p.account
+          left join pair_gate g on g.account = p.account and g.endpoint = p.endpoint
          cross join lateral (select o.next_attempt_at from outbox.operation o
-                where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane and o.priority = r.priority
-                order by o.next_attempt_at limit 1) as first
-         group by l.account, l.endpoint, l.lane, a.open_at, p.open_at),
+                where o.state = 'queued' and o.account || ' ' || o.endpoint = p.name
+                order by o.next_attempt_at limit 1) as first),
     ready as (
         select from moment, first_due f cross join lateral (
                select from outbox.operation o
-                where o.state = 'queued' and o.account = f.account and o.endpoint = f.endpoint and o.lane = f.lane
-                  and o.next_attempt_at <= moment.now limit max_count) as o
+                where o.state = 'queued' and o.account || ' ' || o.endpoint = f.name and o.next_attempt_at <= moment.now
+                limit max_count) as o
          where f.at <= moment.now limit max_count)
     select (select count(*)::integer from ready),
            (select extract(epoch from min(f.at) - now)::double precision from moment, first_due f
