@@ -56,7 +56,13 @@ class Commands(click.Group):
         try:
             module = import_module(f"worker.cli.{room.module}")
         except ModuleNotFoundError as error:
-            raise _not_installed(cmd_name, error) from error
+            package = (error.name or "").partition(".")[0]
+            if package == "worker":  # a defect of ours, to be seen with its traceback
+                raise
+            raise SettingsError(
+                f"`ringonce {cmd_name}` needs {package}, which is not installed: "
+                "pip install 'ringonce[sandbox,embedded]'"
+            ) from error
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101 - the table is wrong, not the user
         return command
@@ -88,13 +94,3 @@ class Commands(click.Group):
             click.echo(line, err=True)
             status = REFUSED
         sys.exit(status)
-
-
-def _not_installed(command: str, error: ModuleNotFoundError) -> Exception:
-    package = (error.name or "").partition(".")[0]
-    if package == "worker":  # a defect of ours, to be seen with its traceback
-        return error
-    return SettingsError(
-        f"`ringonce {command}` needs {package}, which is not installed: "
-        "pip install 'ringonce[sandbox,embedded]'"
-    )
