@@ -8,7 +8,7 @@ Nothing is opened in the parent of a ``prefork`` pool unless the bell has to dra
 thread. What a child inherited of that is never touched there.
 
 Decisions:
-    2025-11: SIGTERM to a pool child (a cold stop, or systemd's control-group) cancels the work and takes
+    2026-11-24: SIGTERM to a pool child (a cold stop, or systemd's control-group) cancels the work and takes
     effect when that has recorded. billiard's own handler raises SystemExit in whichever coroutine happens
     to be running, which then loses what it had not recorded.
 """

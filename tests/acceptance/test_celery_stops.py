@@ -73,6 +73,19 @@ def test_cold_stop_cancels_the_drain_so_that_it_can_record(
     worker.ends()
 
 
+def test_cold_stop_is_felt_by_a_drain_in_a_thread_which_nothing_can_cancel(
+    start_worker: StartWorker, conn: psycopg.Connection
+) -> None:
+    worker = start_worker("--pool=threads", STANDIN_HOLD=60)
+    worker.hear("ready")
+    enqueue(conn)
+    worker.hear("drain")
+    worker.stop(signal.SIGQUIT)
+    worker.hear("drain felt the stop", within=5)
+    worker.ends()
+    worker.falls_silent()
+
+
 def test_sigterm_to_a_child_cancels_its_drain_so_that_it_can_record(
     start_worker: StartWorker, conn: psycopg.Connection
 ) -> None:

@@ -6,7 +6,7 @@ Celery takes for unrecoverable: the worker ends. So would the acknowledgement wh
 Celery has connected anew. Wake-ups need neither: whatever is still due is rung for again.
 
 Decisions:
-    2025-11: seen with Celery 5.7.0 and kombu 5.7.0, on both pools, each time that Redis was killed under a
+    2026-11-24: seen with Celery 5.7.0 and kombu 5.7.0, on both pools, each time that Redis was killed under a
     running drain.
 """
 
