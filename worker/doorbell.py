@@ -15,10 +15,10 @@ Rings go by a task's name, through the app of the worker that the bell belongs t
 nothing; lost, doubled, late or reordered, nothing changes but latency).
 
 Decisions:
-    2026-11-24: rings expire after a minute, by the receiver's clock. A node whose clock is ahead of the others
-    discards what they send; then its own poll rings again.
-    2026-11-24: taken slots are counted by Celery's ``active_requests``. ``reserved_requests`` would count rings
-    on their way to the pool too, but keeps for good those that were there when the broker hung up.
+    2026-11-24: rings expire after a minute, by the receiver's clock. A node whose clock is ahead of the
+    others discards what they send; then its own poll rings again.
+    2026-11-24: taken slots are counted by Celery's ``active_requests``. ``reserved_requests`` would count
+    rings on their way to the pool too, but keeps for good those that were there when the broker hung up.
     2026-11-24: a bell that fails for a reason nobody foresaw takes its worker down, with exit status 1. A
     worker that is deaf and looks alive would be worse.
 """

@@ -6,8 +6,8 @@ Decisions:
     2026-11-24: late acknowledgement, and no redelivery of a ring whose process died: the bell rings again
     anyway, and if it was the drain that killed the process, requeueing would make a loop without a pause.
     2026-11-24: no time limits: their exception lands in one coroutine of many. A drain has its own time.
-    2026-11-24: RINGONCE_BROKER_URL is the only word on the broker. Celery would also obey BROKER_URL, which in
-    a container often belongs to somebody else.
+    2026-11-24: RINGONCE_BROKER_URL is the only word on the broker. Celery would also obey BROKER_URL, which
+    in a container often belongs to somebody else.
     2026-11-24: gossip, mingle and event heartbeats are off. Drains are anonymous, and nothing reads them; on
     Redis mingle alone delays every start by a second.
 """
