@@ -922,34 +922,43 @@ create function outbox.gates(max_count integer) returns outbox.gate[]
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     now timestamptz;
+    metered text[];
     result outbox.gate[];
 begin
     -- First the meters, in the order of their names; what is then counted is counted under a snapshot newer than the locks.
-    perform from outbox.account_meter m
-      where m.account in (
-            select a.name from outbox.account a
-             where (a.max_in_flight is not null or a.rate_per_second is not null or a.blocked_until is not null
-                    or exists (select from outbox.throttle t where t.account = a.name))
-               and a.paused_at is null and exists (select from outbox.operation o where o.account = a.name and o.state = 'queued'))
-      order by m.account for no key update;
+    -- (The subselect, with its order, is what keeps the planner from reading every queued operation instead of one.)
+    select array_agg(locked.account) into metered from (
+        select m.account from outbox.account_meter m
+         where m.account in (
+               select a.name from outbox.account a
+                where (a.max_in_flight is not null or a.rate_per_second is not null or a.blocked_until is not null
+                       or exists (select from outbox.throttle t where t.account = a.name))
+                  and a.paused_at is null
+                  and (select true from outbox.operation o where o.state = 'queued' and o.account = a.name
+                        order by o.account, o.endpoint, o.lane limit 1))
+         order by m.account for no key update) as locked;
     now := clock_timestamp();
 
     with flight as materialized (
         select account, endpoint, count(*)::integer as count from outbox.operation where state = 'in_flight' group by account, endpoint),
     gate as (
         -- An account that was blocked lets one operation through at a time, until one gets an answer that lifts the block.
-        select a.name, case when a.paused_at is not null or a.blocked_until > now then 0
+        -- One that got its limit, or its first work, while we waited for the locks is left to the next claim.
+        select a.name, case when a.paused_at is not null or a.blocked_until > now or held.account is null then 0
                             else least(max_count,
                                        a.max_in_flight - f.count,
                                        case when a.blocked_until is not null then 1 - f.count end,
                                        floor(outbox.tokens(m, a, now))::integer) end as allowance
           from outbox.account a
           join outbox.account_meter m on m.account = a.name
+          left join unnest(metered) as held (account) on held.account = a.name
          cross join lateral (select coalesce(sum(f.count), 0)::integer as count from flight f where f.account = a.name) as f
          where a.paused_at is not null or a.blocked_until is not null or a.max_in_flight is not null or a.rate_per_second is not null
         union all
-        select t.account || ' ' || t.endpoint, case when t.blocked_until > now then 0 else 1 - coalesce(f.count, 0) end
-          from outbox.throttle t left join flight f on f.account = t.account and f.endpoint = t.endpoint)
+        select t.account || ' ' || t.endpoint, case when t.blocked_until > now or held.account is null then 0 else 1 - coalesce(f.count, 0) end
+          from outbox.throttle t
+          left join unnest(metered) as held (account) on held.account = t.account
+          left join flight f on f.account = t.account and f.endpoint = t.endpoint)
     select array_agg((g.name, greatest(g.allowance, 0))::outbox.gate) into result from gate g;
     return coalesce(result, '{}');
 end $$;
@@ -1058,12 +1067,27 @@ comment on function outbox.next_due_lane is
     'The next lane from the place named on with something due, as far as the operations tell that are due for longest (a thousand of each account and endpoint);
 null: they know of none. Takes no time over lanes that have none, of which there may be one for every customer';
 
+create function outbox.has_backlog(place outbox.place) returns boolean
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    with moment as materialized (select clock_timestamp() as now)
+    select count(*) = 1000
+      from moment cross join lateral (
+           select from outbox.operation o
+            where o.state = 'queued' and o.account || ' ' || o.endpoint = (place).account || ' ' || (place).endpoint
+              and o.next_attempt_at <= moment.now
+            order by o.next_attempt_at limit 1000) as due
+$$;
+comment on function outbox.has_backlog is
+    'Whether more is due of an account and endpoint than next_due_lane looks at: then a lane with something due may lie anywhere';
+
 create function outbox.claim(
     max_count integer, hold interval, node text, after_account text default '', after_endpoint text default '', after_lane text default '')
     returns setof outbox.leased
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     lanes_at_once constant integer := 256;
+    most_strides constant integer := 16;
+    strides integer := 0;
     gates outbox.gate[];
     start outbox.place := outbox.behind((after_account, after_endpoint, after_lane)::outbox.place);
     pick outbox.picked;
@@ -1095,12 +1119,14 @@ begin
         continue when settled_count > 0;  -- the same lanes once more: what can be sent may lie behind what cannot
         if not pick.at_end then
             start := outbox.behind(pick.last_lane);
-            start := coalesce(outbox.next_due_lane(gates, start), start);
-        else
-            exit when wrapped or after_account = '';
-            wrapped := true;
-            start := ('', '', '');
+            strides := strides + 1;
+            continue when strides < most_strides and outbox.has_backlog(start);
+            start := outbox.next_due_lane(gates, start);
+            continue when start is not null;
         end if;
+        exit when wrapped or after_account = '';
+        wrapped := true;
+        start := ('', '', '');
     end loop;
     if sendable is null then
         return;
@@ -1654,10 +1680,15 @@ comment on function outbox.resume is 'Lifts the pause of an account, and whateve
 
 -- Views ---------------------------------------------------------------------------------------------------------------
 
-create view outbox.status as
+create view outbox.status as  -- each state by itself, because each has an index of its own
     select account, endpoint, state, count(*) as count, min(created_at) as oldest
-      from outbox.operation where state in ('queued', 'in_flight', 'unresolved')
-     group by account, endpoint, state
+      from outbox.operation where state = 'queued' group by account, endpoint, state
+    union all
+    select account, endpoint, state, count(*) as count, min(created_at) as oldest
+      from outbox.operation where state = 'in_flight' group by account, endpoint, state
+    union all
+    select account, endpoint, state, count(*) as count, min(created_at) as oldest
+      from outbox.operation where state = 'unresolved' group by account, endpoint, state
     union all
     select account, endpoint, state, sum(count)::bigint, null
       from outbox.finished_count group by account, endpoint, state having sum(count) <> 0;
