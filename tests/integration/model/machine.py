@@ -39,8 +39,11 @@ EDGES: Final = (
     "first_sent_at + interval '24:00:00'",
     "deadline_at",
 )
+MOMENTS: Final = (SECOND, 2 * SECOND, SETTLE + SECOND, 66 * SECOND, 600 * SECOND)
+AGES: Final = (HOUR, 12 * HOUR, 23 * HOUR, TTL)
 SILENCES: Final = ("lost", "executed, lost", "slow")
 """Not executed, executed, or executed after its caller hung up; no whole answer in any case."""
+FATES: Final = st.sampled_from(SILENCES) | st.just("answered") | st.sampled_from(REFUSALS)
 ENDPOINTS: Final = ("voice.call", "sms.send")
 
 
@@ -123,7 +126,7 @@ class Outbox(RuleBasedStateMachine):
     def find_nobody_listening(self, held: Held) -> Answered:
         return Answered(held, no_answer(Phase.CONNECTING))
 
-    @rule(target=answered, held=consumes(held), fate=st.sampled_from([*SILENCES, "answered", *REFUSALS]))
+    @rule(target=answered, held=consumes(held), fate=FATES)
     def send(self, held: Held, fate: str) -> Answered:
         return Answered(held, self._send(held, fate))
 
@@ -150,21 +153,7 @@ class Outbox(RuleBasedStateMachine):
 
     # Time and upkeep.
 
-    @rule(
-        by=st.sampled_from(
-            [
-                SECOND,
-                2 * SECOND,
-                SETTLE + SECOND,
-                66 * SECOND,
-                10 * SECOND * 60,
-                HOUR,
-                12 * HOUR,
-                23 * HOUR,
-                TTL,
-            ]
-        )
-    )
+    @rule(by=st.sampled_from(MOMENTS) | st.sampled_from(AGES))
     def go_on(self, by: timedelta) -> None:
         self.world.go_on(by)
 
@@ -301,7 +290,15 @@ class Outbox(RuleBasedStateMachine):
         return no_answer(Phase.SENT)
 
     def _report(self, decision: Decision) -> str:
+        operation = decision.operation
+        [before] = self._operations(operation.id)
         [row] = self.world.rows(statement("record"), columns([decision]))
+        [after] = self._operations(operation.id)
+        held = before["lease_token"] == operation.lease.token
+        assert (row["fate"] == "recorded") == held
+        if row["fate"] in {"late", "repeated"}:
+            moved = {"state", "lease_token", "next_attempt_at", "response_body", "finished_at"}
+            assert {name: before[name] for name in moved} == {name: after[name] for name in moved}
         return str(row["fate"])
 
     def _act(self, query: bytes, operation: int, **values: object) -> list[dict[str, Any]]:
@@ -314,6 +311,7 @@ class Outbox(RuleBasedStateMachine):
     def _operations(self, operation: int | None = None) -> list[dict[str, Any]]:
         return self.world.rows(
             b"select o.id, o.idempotency_key, o.state::text, o.first_sent_at, o.finished_at, o.resolved_by,"
+            b" o.lease_token, o.next_attempt_at,"
             b" o.response_status, o.response_body,"
             b" (select min(a.started_at) from outbox.attempt a where a.operation_id = o.id and a.doubt)"
             b" as earliest_doubt"
