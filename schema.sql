@@ -911,8 +911,9 @@ comment on function outbox.lease is
 
 create function outbox.tokens(meter outbox.account_meter, account outbox.account, at timestamptz) returns double precision
     language sql immutable set search_path = pg_catalog, pg_temp
-    return least(coalesce((account).burst, greatest(ceil((account).rate_per_second), 1)),
-                 (meter).tokens + (account).rate_per_second * greatest(extract(epoch from at - (meter).refilled_at), 0));
+    return case when (account).rate_per_second is not null then  -- least() and greatest() would pass over a null
+           least(coalesce((account).burst, greatest(ceil((account).rate_per_second), 1)),
+                 (meter).tokens + (account).rate_per_second * greatest(extract(epoch from at - (meter).refilled_at), 0)) end;
 comment on function outbox.tokens is 'What is in an account''s token bucket at a time; null: it has no rate';
 
 create type outbox.gate as (name text, allowance integer);
