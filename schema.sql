@@ -1463,7 +1463,9 @@ create function outbox.due(max_count integer, out due_count integer, out next_in
                    case when a.paused_at is not null then 'infinity' else '-infinity' end::timestamptz,
                    a.blocked_until,
                    case when (a.blocked_until is not null and f.count > 0) or f.count >= a.max_in_flight then 'infinity' end::timestamptz,
-                   now + make_interval(secs => greatest(1 - outbox.tokens(m, a, now), 0) / a.rate_per_second)) as open_at
+                   case when a.rate_per_second is not null  -- (an interval of more than 290,000 years would be an error)
+                        then now + make_interval(secs => greatest(1 - outbox.tokens(m, a, now), 0) / greatest(a.rate_per_second, 1e-9))
+                   end) as open_at
           from moment, outbox.account a join outbox.account_meter m on m.account = a.name
          cross join lateral (select coalesce(sum(f.count), 0)::integer as count from flight f where f.account = a.name) as f),
     pair_gate as materialized (
