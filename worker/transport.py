@@ -12,7 +12,8 @@ So the connector itself takes the note, in a ``Flight`` that the caller keeps:
 Nothing here repeats, redirects, decodes, remembers cookies or asks the environment for a proxy.
 
 Decisions:
-    2026-11-24  aiohttp under httpx's types: five to ten times the requests per core of httpx's own transport.
+    2026-11-24  aiohttp under httpx's types: with 50 in flight a POST takes 0.2 ms of one core; with httpx's
+                own transport, whose pool looks at each connection for each request, 9 ms.
     2026-11-24  The note is taken by the connector, not by TraceConfig hooks: one call instead of three, and
                 nothing between the note and the connection that could be cancelled.
     2026-11-24  What is given up is reset, not closed. A plain close went on to deliver all of a request of
