@@ -1,0 +1,122 @@
+"""What workers ask often stays quick, however much is finished or scheduled: it never reads everything.
+
+``pg_stat_xact_user_tables`` tells what the present transaction alone has read, whatever plan each statement
+inside a function came to run by. Each world is read both as a new table, of which the planner knows nothing,
+and after ANALYZE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+import pytest
+
+from tests.integration.outbox.by_hand import HOUR, Outbox
+from tests.postgres import Database, Server
+
+FEW: Final = 5_000
+READ: Final = b"""
+    select coalesce(seq_tup_read, 0) as scanned, coalesce(idx_tup_fetch, 0) as fetched
+      from pg_stat_xact_user_tables where schemaname = 'outbox' and relname = 'operation'"""
+
+STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
+    "claim": lambda outbox: outbox.claim(100),
+    "claim from the middle": lambda outbox: outbox.claim(100, after=("default", "sms.send", "lane 3")),
+    "due": lambda outbox: outbox.due(100),
+    "rescue": lambda outbox: outbox.rescue(),
+    "settle": lambda outbox: outbox.settle(),
+    "suspect": lambda outbox: outbox.value(b"select outbox.suspect('default', 1, 403, 60)"),
+    "unresolved": lambda outbox: outbox.rows(b"select * from outbox.unresolved"),
+    "conflict": lambda outbox: outbox.rows(b"select * from outbox.conflict"),
+    "key_expiring": lambda outbox: outbox.rows(b"select * from outbox.key_expiring"),
+}
+
+
+def scheduled(outbox: Outbox) -> None:
+    """100,000 finished, 100,000 scheduled, and a few that are due in lanes of all kinds."""
+    outbox.fill_finished(100_000)
+    outbox.fill(100_000, lane="lane ", lane_count=50, wait=HOUR)
+    outbox.fill(300, lane="lane ", lane_count=60)
+
+
+def backlog(outbox: Outbox) -> None:
+    """40,000 due in one lane, which were written behind as many that are finished."""
+    outbox.fill_finished(40_000)
+    outbox.fill(40_000, lane="m")
+    outbox.fill(60, lane="lane ", lane_count=30, wait=HOUR)
+
+
+def fresh(outbox: Outbox) -> None:
+    """20,000 due, and nothing else."""
+    outbox.fill(20_000, lane="lane ", lane_count=10)
+
+
+def old(outbox: Outbox) -> None:
+    """40,000 finished, and few others."""
+    outbox.fill_finished(40_000)
+    outbox.fill(300, lane="lane ", lane_count=60)
+
+
+@pytest.fixture(scope="module", params=[scheduled, backlog, fresh, old], ids=lambda world: world.__name__)
+def outbox(request: pytest.FixtureRequest, server: Server, template: Database) -> Iterator[Outbox]:
+    database = server.create(template=template)
+    with psycopg.connect(database.url, autocommit=True) as conn:
+        outbox = Outbox(conn)
+        outbox.do(b"alter table outbox.operation set (autovacuum_enabled = off)")
+        outbox.add_account("default")
+        outbox.add_account("limited", max_in_flight=50, rate_per_second=100.0)
+        request.param(outbox)
+        outbox.fill(20, account="limited")
+        yield outbox
+    server.drop(database)
+
+
+@pytest.fixture(scope="module")
+def analyzed(outbox: Outbox) -> Outbox:
+    outbox.do(b"analyze")
+    return outbox
+
+
+@contextmanager
+def undone(outbox: Outbox) -> Iterator[None]:
+    """What happens within leaves nothing behind."""
+    with outbox.conn.transaction(force_rollback=True):
+        yield
+
+
+def read_by(outbox: Outbox, name: str) -> dict[str, int]:
+    with undone(outbox):
+        [before] = outbox.rows(READ)
+        STATEMENTS[name](outbox)
+        [after] = outbox.rows(READ)
+    return {kind: after[kind] - before[kind] for kind in after}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_in_a_new_table_it_reads_few_rows_and_never_all(outbox: Outbox, name: str) -> None:
+    read = read_by(outbox, name)
+    assert read["scanned"] == 0
+    assert read["fetched"] < FEW
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_in_a_known_table_it_reads_few_rows_and_never_all(analyzed: Outbox, name: str) -> None:
+    read = read_by(analyzed, name)
+    assert read["scanned"] == 0
+    assert read["fetched"] < FEW
+
+
+@pytest.mark.parametrize("outbox", [old], indirect=True, ids=["old"])
+def test_status_does_not_read_what_is_finished(analyzed: Outbox) -> None:
+    with undone(analyzed):
+        [before] = analyzed.rows(READ)
+        found = {
+            row["state"]: row["count"]
+            for row in analyzed.rows(b"select state::text, count from outbox.status")
+        }
+        [after] = analyzed.rows(READ)
+    assert found
+    assert after["scanned"] == before["scanned"]
