@@ -1162,6 +1162,7 @@ begin
            finished_at = coalesce(a.finished_at, greatest(clock_timestamp(), a.started_at)),
            verdict = r.verdict, phase = r.phase, status = r.status, error = r.error, provider_id = r.provider_id,
            body_sha256 = r.body_sha256,
+           disproved = a.disproved and r.verdict <> 'accepted',  -- what says that it was executed outweighs any proof (law 11)
            late_body = case when r.verdict = 'accepted' and o.lease_token is distinct from a.lease_token then r.body end
       from unnest(reports) r join outbox.operation o on o.id = r.operation_id
      where a.operation_id = r.operation_id and a.number = r.number;

@@ -1,4 +1,4 @@
-"""Records: what a worker tells of an attempt counts once, under its own token, and never beyond what is known."""
+"""Records: what is told of an attempt counts once, under its own token, and never beyond what is known."""
 
 from __future__ import annotations
 
