@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -18,8 +19,19 @@ __all__ = ["Blocks"]
 SUSPICION_BLOCK: Final = timedelta(minutes=5)
 """After three refusals in a row that may be about the account. Then a probe tells."""
 ENOUGH_SECONDS: Final = 1.0
-"""A block that this process set already, and that ends no more than this earlier, is not set again: a
-hundred calls in flight meet the same 429."""
+"""A block that this process set within this time, and that ends no more than this earlier, is not set again:
+a hundred calls in flight meet the same 429. Later it is: a person may have lifted it meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A block that this process has set, by its own clock."""
+
+    at: float
+    ends_at: float
+
+    def covers(self, now: float, ends_at: float) -> bool:
+        return now < self.at + ENOUGH_SECONDS and ends_at <= self.ends_at + ENOUGH_SECONDS
 
 
 class Blocks:
@@ -28,29 +40,35 @@ class Blocks:
     def __init__(self, pool: Pool, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
         self._clock = clock
-        self._set_until: dict[tuple[str, str | None], float] = {}
+        self._told: dict[tuple[str, str | None], _Told] = {}
 
     async def set(self, operation: Operation, block: Block, reason: str | None) -> bool:
         """Stop what *block* names for as long as it says; afterwards one operation at a time may pass.
 
         Returns:
-            Whether this was news; not if this process had set it already.
+            Whether this was news; not if this process had set it just now.
 
         Raises:
             StoreUnavailable: it may not be set; the next answer will tell the same.
         """
         endpoint = operation.endpoint.name if block.scope is Scope.ENDPOINT else None
-        ends_at = self._clock() + block.lasts.total_seconds()
-        if ends_at <= self._set_until.get((operation.account, endpoint), 0.0) + ENOUGH_SECONDS:
+        now = self._clock()
+        ends_at = now + block.lasts.total_seconds()
+        told = self._told.get((operation.account, endpoint))
+        if told is not None and told.covers(now, ends_at):
             return False
-        self._set_until[operation.account, endpoint] = ends_at
-        await self._do(
-            "block",
-            account=operation.account,
-            endpoint=endpoint,
-            seconds=block.lasts.total_seconds(),
-            reason=reason or "throttled",
-        )
+        self._told[operation.account, endpoint] = _Told(now, ends_at)
+        try:
+            await self._do(
+                "block",
+                account=operation.account,
+                endpoint=endpoint,
+                seconds=block.lasts.total_seconds(),
+                reason=reason or "throttled",
+            )
+        except BaseException:  # whatever it was: nobody has been told
+            self._told.pop((operation.account, endpoint), None)
+            raise
         return True
 
     async def lift(self, operation: Operation) -> None:
@@ -60,8 +78,8 @@ class Blocks:
             StoreUnavailable: they may still hold; the next probe will lift them.
         """
         endpoint = operation.endpoint.name
-        self._set_until.pop((operation.account, endpoint), None)
-        self._set_until.pop((operation.account, None), None)
+        self._told.pop((operation.account, endpoint), None)
+        self._told.pop((operation.account, None), None)
         await self._do("unblock", account=operation.account, endpoint=endpoint)
 
     async def suspect(self, operation: Operation, status: int) -> bool:
