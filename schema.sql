@@ -111,7 +111,8 @@ create table outbox.account (
     name                  text collate "C" primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$' and octet_length(name) <= 63),
     app_id                text collate "C" not null check (outbox.is_key(app_id) and app_id !~ ':'),
     base_url              text not null default 'https://api.enablex.io'
-                          check (base_url ~ '^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$' and base_url !~ '/$' and base_url !~ '[^!-~]'),
+                          check (base_url ~ '^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$' and base_url !~ '/$' and base_url !~ '[^!-~]'
+                                 and octet_length(base_url) <= 1000),
     max_in_flight         integer check (max_in_flight > 0),
     rate_per_second       double precision check (rate_per_second > 0 and rate_per_second <= 1e6),
     burst                 integer check (burst > 0),
@@ -143,7 +144,7 @@ comment on column outbox.account.created_at is 'When the row was written';
 
 create table outbox.endpoint (
     name              text collate "C" primary key check (name ~ '^[a-z0-9][a-z0-9_.-]*$' and octet_length(name) <= 63),
-    path              text not null check (path ~ '^/' and path !~ '[^!-~]' and path !~ '#'),
+    path              text not null check (path ~ '^/' and path !~ '[^!-~]' and path !~ '#' and octet_length(path) <= 1000),
     success_field     text default 'result',
     success_value     jsonb default '0',
     id_field          text default 'job_id' check (id_field <> ''),
@@ -442,9 +443,9 @@ create table outbox.attempt (
                       or (verdict = 'ambiguous' and status is distinct from 409))) stored,
     primary key (operation_id, number),
     constraint attempt_verdict_when_finished check ((verdict is null) = (finished_at is null)),
-    constraint attempt_status_when_answered check (status is null or phase = 'answered'),
-    constraint attempt_not_sent_sent_nothing check (verdict <> 'not_sent' or phase = 'connecting'),
-    constraint attempt_accepted_was_answered check (verdict <> 'accepted' or (phase = 'answered' and not disproved)),
+    constraint attempt_status_when_answered check (status is null or phase is not distinct from 'answered'),
+    constraint attempt_not_sent_sent_nothing check (verdict <> 'not_sent' or phase is not distinct from 'connecting'),
+    constraint attempt_accepted_was_answered check (verdict <> 'accepted' or (phase is not distinct from 'answered' and not disproved)),
     constraint attempt_recorded_has_phase check (not recorded or phase is not null)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 comment on table outbox.attempt is 'Every HTTP try: written by the claim before anything is sent (law 1), completed by the record';
@@ -600,10 +601,12 @@ begin
     if new.id <> old.id or new.account <> old.account or new.app_id <> old.app_id or new.endpoint <> old.endpoint
        or new.idempotency_key <> old.idempotency_key or new.payload_sha256 <> old.payload_sha256
        or new.created_at <> old.created_at or new.enqueued_by <> old.enqueued_by
+       or (new.reissue_of is distinct from old.reissue_of
+           and (new.reissue_of is not null or exists (select from outbox.operation o where o.id = old.reissue_of)))
        or (old.url is not null and new.url is distinct from old.url)
        or (old.key_header is not null and new.key_header is distinct from old.key_header)
        or (new.payload::text is distinct from old.payload::text and (new.payload is not null or old.finished_at is null)) then
-        raise exception 'operation %: key, APP ID, account, endpoint, URL, key header and payload are frozen', old.id
+        raise exception 'operation %: key, APP ID, account, endpoint, URL, key header, payload and origin are frozen', old.id
             using errcode = 'RO010', hint = 'A corrected request is a new operation with a new key.';
     end if;
     return new;
@@ -611,7 +614,8 @@ end $$;
 comment on function outbox.operation_request_is_frozen is
     'Trigger: every send of an operation is the same request (law 2); the payload of a final one may be scrubbed';
 create trigger operation_request_is_frozen
-    before update of id, account, app_id, endpoint, idempotency_key, payload, payload_sha256, created_at, enqueued_by on outbox.operation
+    before update of id, account, app_id, endpoint, idempotency_key, payload, payload_sha256, created_at, enqueued_by, reissue_of
+    on outbox.operation
     for each row execute function outbox.operation_request_is_frozen();
 create trigger operation_destination_is_frozen before update of url, key_header on outbox.operation
     for each row when (old.url is not null and (new.url is distinct from old.url or new.key_header is distinct from old.key_header))
@@ -632,8 +636,59 @@ comment on function outbox.operation_final_is_final is 'Trigger: only an audited
 create trigger operation_final_is_final before update on outbox.operation
     for each row when (old.finished_at is not null and (new.state <> old.state or new.finished_at is distinct from old.finished_at
         or new.response_status is distinct from old.response_status or new.provider_id is distinct from old.provider_id
+        or new.resolved_by is distinct from old.resolved_by
+        or (new.response_headers is distinct from old.response_headers and (new.response_headers is not null or new.payload is not null))
         or (new.response_body is distinct from old.response_body and (new.response_body is not null or new.payload is not null))))
     execute function outbox.operation_final_is_final();
+
+create function outbox.operation_is_resolved_by_a_person() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from outbox.action a where a.id = new.resolved_by and a.operation_id = new.id and a.name = 'resolve') then
+        raise exception 'action % did not resolve operation %', new.resolved_by, new.id using errcode = 'RO009', hint = 'Use outbox.resolve().';
+    end if;
+    return new;
+end $$;
+comment on function outbox.operation_is_resolved_by_a_person is 'Trigger: what was in doubt ends as not executed by outbox.resolve() alone (law 6)';
+create trigger operation_is_resolved_by_a_person before update on outbox.operation
+    for each row when (new.resolved_by is not null and new.resolved_by is distinct from old.resolved_by)
+    execute function outbox.operation_is_resolved_by_a_person();
+
+create function outbox.operation_doubt_stays() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from outbox.attempt a
+                where a.operation_id = new.id and a.doubt and a.started_at < coalesce(new.first_sent_at, 'infinity')) then
+        raise exception 'operation %: an attempt that may have been executed started before %', new.id, coalesce(new.first_sent_at::text, 'that')
+            using errcode = 'RO010', hint = 'first_sent_at follows from outbox.attempt; only what is recorded there takes doubt away.';
+    end if;
+    if new.key_window_closes_at > new.first_sent_at + (select e.key_ttl - e.key_safety from outbox.endpoint e where e.name = new.endpoint) then
+        raise exception 'operation %: its key protects no longer than key_ttl - key_safety from first_sent_at on', new.id using errcode = 'RO010';
+    end if;
+    return new;
+end $$;
+comment on function outbox.operation_doubt_stays is 'Trigger: no key window is opened again while an attempt may have been executed (law 3)';
+create trigger operation_doubt_stays before update of first_sent_at, key_window_closes_at on outbox.operation
+    for each row when (new.first_sent_at > old.first_sent_at or (new.first_sent_at is null and old.first_sent_at is not null)
+        or new.key_window_closes_at > old.key_window_closes_at)
+    execute function outbox.operation_doubt_stays();
+
+create function outbox.operation_waits_its_turn() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if old.settles_at > clock_timestamp() and (new.settles_at is null or new.settles_at < old.settles_at) then
+        raise exception 'operation %: the API may be busy with the attempt before until %', new.id, old.settles_at using errcode = 'RO010';
+    end if;
+    if exists (select from outbox.attempt a where a.operation_id = new.id and a.verdict is null) then
+        raise exception 'operation % has an open attempt: another one now could run beside it', new.id using errcode = 'RO009',
+            hint = 'Wait for the worker to record it, or for outbox.rescue() once its lease has expired.';
+    end if;
+    return new;
+end $$;
+comment on function outbox.operation_waits_its_turn is 'Trigger: nothing is queued beside an open attempt, or before the API is done with the one before (law 4)';
+create trigger operation_waits_its_turn before update of state, settles_at on outbox.operation
+    for each row when (new.state = 'queued' and (old.state <> 'queued' or new.settles_at is distinct from old.settles_at))
+    execute function outbox.operation_waits_its_turn();
 
 create function outbox.operation_is_not_lost() returns trigger
     language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -659,10 +714,37 @@ end $$;
 comment on function outbox.attempt_stays is 'Trigger: an attempt keeps its number, token and start, and is recorded once (law 5)';
 create trigger attempt_stays before update on outbox.attempt
     for each row when (new.operation_id <> old.operation_id or new.number <> old.number or new.lease_token <> old.lease_token
-        or new.started_at <> old.started_at or (old.recorded and (new.verdict is distinct from old.verdict or not new.recorded
-        or new.status is distinct from old.status or new.provider_id is distinct from old.provider_id
-        or new.body_sha256 is distinct from old.body_sha256)))
+        or new.started_at <> old.started_at or new.leased_by <> old.leased_by
+        or (old.recorded and (new.verdict is distinct from old.verdict or not new.recorded or new.late <> old.late
+        or new.finished_at is distinct from old.finished_at or new.phase is distinct from old.phase
+        or new.error is distinct from old.error or new.status is distinct from old.status
+        or new.provider_id is distinct from old.provider_id or new.body_sha256 is distinct from old.body_sha256)))
     execute function outbox.attempt_stays();
+
+create function outbox.attempt_is_not_lost() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if tg_op = 'TRUNCATE' or exists (select from outbox.operation o where o.id = old.operation_id) then
+        raise exception 'attempts go with their operation, and not before it: they tell what may have been executed' using errcode = 'RO010';
+    end if;
+    return old;
+end $$;
+comment on function outbox.attempt_is_not_lost is 'Trigger: an attempt is forgotten with its operation only (law 3)';
+create trigger attempt_is_not_lost before delete on outbox.attempt for each row execute function outbox.attempt_is_not_lost();
+create trigger attempt_is_not_lost_whole before truncate on outbox.attempt for each statement execute function outbox.attempt_is_not_lost();
+
+create function outbox.attempt_is_disproved_by_a_refusal() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from outbox.attempt a where a.operation_id = new.operation_id and a.number > new.number
+                      and a.recorded and a.verdict = 'refused') then
+        raise exception 'no later refusal disproves attempt % of operation %', new.number, new.operation_id using errcode = 'RO010';
+    end if;
+    return new;
+end $$;
+comment on function outbox.attempt_is_disproved_by_a_refusal is 'Trigger: only an answer takes the doubt of an earlier attempt away (law 3)';
+create trigger attempt_is_disproved_by_a_refusal before update of disproved on outbox.attempt
+    for each row when (new.disproved and not old.disproved) execute function outbox.attempt_is_disproved_by_a_refusal();
 
 create function outbox.operation_counts() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -1327,16 +1409,21 @@ comment on function outbox.unblock is 'Lifts blocks whose time is over, because 
 create function outbox.suspect(account text, operation_id bigint, status integer, seconds double precision) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    since timestamptz;
     run integer;
 begin
     insert into outbox.suspicion (account, operation_id, status) values (suspect.account, suspect.operation_id, suspect.status)
     on conflict on constraint suspicion_pkey do update set met_at = clock_timestamp(), status = excluded.status;
-    select count(*) into run from outbox.suspicion s
-     where s.account = suspect.account and s.met_at > clock_timestamp() - interval '1 hour'
-       and s.met_at > all (select last.finished_at from outbox.endpoint e cross join lateral (
-                           select o.finished_at from outbox.operation o
-                            where o.account = suspect.account and o.endpoint = e.name and o.state = 'succeeded' and o.finished_at is not null
-                            order by o.finished_at desc limit 1) as last);
+    select greatest(max(last.finished_at), clock_timestamp() - interval '1 hour') into since
+      from outbox.endpoint e cross join lateral (
+           select o.finished_at from outbox.operation o
+            where o.account = suspect.account and o.endpoint = e.name and o.state = 'succeeded' and o.finished_at is not null
+            order by o.finished_at desc limit 1) as last;
+    delete from outbox.suspicion s using (
+           select old.operation_id from outbox.suspicion old
+            where old.account = suspect.account and old.met_at <= since for update skip locked) as gone
+     where s.account = suspect.account and s.operation_id = gone.operation_id;
+    select count(*) into run from outbox.suspicion s where s.account = suspect.account and s.met_at > since;
     if run >= 3 then
         perform outbox.block(suspect.account, null, suspect.seconds,
                              format('%s operations in a row were answered %s', run, suspect.status));
@@ -1512,6 +1599,8 @@ declare
 begin
     if locked.reason is null or locked.reason !~ '[^[:space:]]' then
         raise exception 'a reason is missing' using errcode = 'RO009', hint = 'Say why, for whoever reads the audit.';
+    elsif octet_length(locked.reason) > 4000 then
+        raise exception 'a reason has at most 4,000 bytes' using errcode = 'RO009';
     end if;
     select o.* into found_operation from outbox.operation o where o.id = locked.id for no key update;
     if not found then
@@ -1652,6 +1741,8 @@ create function outbox.known_account(name text, reason text) returns void
 begin
     if known_account.reason is null or known_account.reason !~ '[^[:space:]]' then
         raise exception 'a reason is missing' using errcode = 'RO009', hint = 'Say why, for whoever reads the audit.';
+    elsif octet_length(known_account.reason) > 4000 then
+        raise exception 'a reason has at most 4,000 bytes' using errcode = 'RO009';
     end if;
     perform from outbox.account a where a.name = known_account.name for no key update;
     if not found then

@@ -139,6 +139,18 @@ def test_getting_through_ends_all_suspicion(outbox: Outbox) -> None:
     assert [suspect(outbox, id_) for id_ in (3, 4)] == [False, False]
 
 
+def test_suspicions_that_count_no_more_are_forgotten(outbox: Outbox) -> None:
+    for id_ in (1, 2):
+        suspect(outbox, id_)
+    outbox.go_on(HOUR + SECOND)
+    suspect(outbox, 3)
+    assert outbox.value(b"select array_agg(operation_id) from outbox.suspicion") == [3]
+    outbox.enqueue("rcs.send")
+    outbox.tell(outbox.claim_one(), accepted())
+    suspect(outbox, 4)
+    assert outbox.value(b"select array_agg(operation_id) from outbox.suspicion") == [4]
+
+
 @dataclass
 class HandSetClock:
     now: float = 1000.0
