@@ -124,8 +124,8 @@ create table outbox.account (
     created_at            timestamptz not null default clock_timestamp(),
     unique (name, app_id),
     check (burst is null or rate_per_second is not null),
-    check ((paused_at is null) = (paused_reason is null)),
-    check ((blocked_until is null) = (blocked_reason is null))
+    constraint account_pause_has_reason check ((paused_at is null) = (paused_reason is null)),
+    constraint account_block_has_reason check ((blocked_until is null) = (blocked_reason is null))
 );
 comment on table outbox.account is 'A name for one APP ID, its limits and its stops. The APP KEY never stands in the database';
 comment on column outbox.account.name is 'What producers call it; names the environment variable RINGONCE_APP_KEY_<NAME> or the secret file';
@@ -163,13 +163,13 @@ create table outbox.endpoint (
     account_codes     text[] not null default
                       '{UNAUTHORIZED,CREDENTIAL_EXPIRED,PROJECT_SUSPENDED,PROJECT_EXPIRED,ACCOUNT_SUSPENDED,ACCOUNT_EXPIRED}',
     revision          bigint not null default 1,
-    check (outbox.is_exact(key_ttl) and outbox.is_exact(key_safety) and outbox.is_exact(settle) and outbox.is_exact(call_deadline)
+    constraint endpoint_durations_are_exact check (outbox.is_exact(key_ttl) and outbox.is_exact(key_safety) and outbox.is_exact(settle) and outbox.is_exact(call_deadline)
            and outbox.is_exact(backoff) and outbox.is_exact(backoff_cap) and outbox.is_exact(default_deadline)),
-    check (key_ttl <= '8760:00:00' and key_safety >= '0' and settle >= '0' and settle <= '24:00:00' and call_deadline > '0'
+    constraint endpoint_durations_are_in_bounds check (key_ttl <= '8760:00:00' and key_safety >= '0' and settle >= '0' and settle <= '24:00:00' and call_deadline > '0'
            and backoff > '0' and backoff_cap >= backoff and backoff_cap <= '24:00:00'
            and default_deadline > '0' and default_deadline <= '87600:00:00'),
-    check (key_ttl - key_safety >= call_deadline + '00:00:01'),
-    check ((success_field is null) = (success_value is null))
+    constraint endpoint_key_outlives_a_call check (key_ttl - key_safety >= call_deadline + '00:00:01'),
+    constraint endpoint_success_is_told_whole check ((success_field is null) = (success_value is null))
 );
 comment on table outbox.endpoint is 'One API method: where it is, how its answers are read, how long its keys protect. Another API is another row';
 comment on column outbox.endpoint.name is 'What producers call it';
@@ -319,7 +319,7 @@ create table outbox.operation (
     next_attempt_at       timestamptz default clock_timestamp() check (outbox.is_plausible(next_attempt_at)),
     deadline_at           timestamptz check (outbox.is_plausible(deadline_at)),
     attempt_count         integer not null default 0 check (attempt_count >= 0),
-    attempt_number        integer not null default 0 check (attempt_number >= attempt_count),
+    attempt_number        integer not null default 0 constraint operation_counts_no_attempt_twice check (attempt_number >= attempt_count),
     first_sent_at         timestamptz check (outbox.is_plausible(first_sent_at)),
     key_window_closes_at  timestamptz check (outbox.is_plausible(key_window_closes_at)),
     settles_at            timestamptz check (outbox.is_plausible(settles_at)),
@@ -427,7 +427,7 @@ create table outbox.attempt (
     lease_token      uuid not null,
     leased_by        text not null,
     started_at       timestamptz not null,
-    finished_at      timestamptz check (finished_at >= started_at),
+    finished_at      timestamptz constraint attempt_ends_after_its_start check (finished_at >= started_at),
     recorded         boolean not null default false,
     late             boolean not null default false,
     verdict          outbox.verdict,

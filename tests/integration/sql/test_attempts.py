@@ -29,7 +29,7 @@ TOLD: dict[str, LiteralString] = {
 }
 IMPOSSIBLE: list[tuple[LiteralString, str]] = [
     ("number = 0", "attempt_number_check"),
-    ("finished_at = started_at - interval '1 us'", "attempt_check"),
+    ("finished_at = started_at - interval '1 us'", "attempt_ends_after_its_start"),
     ("verdict = null", "attempt_verdict_when_finished"),
     ("finished_at = null", "attempt_verdict_when_finished"),
     ("verdict = 'ambiguous', phase = 'sent'", "attempt_status_when_answered"),

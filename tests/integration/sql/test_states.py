@@ -58,7 +58,7 @@ IMPOSSIBLE: list[tuple[str, LiteralString, str]] = [
     ("succeeded", "response_status = null", "operation_succeeded_has_answer"),
     ("queued", "state = 'succeeded', finished_at = now(), next_attempt_at = null", "operation_succeeded_has_answer"),
     ("queued", "attempt_count = -1", "operation_attempt_count_check"),
-    ("queued", "attempt_count = attempt_number + 1", "operation_check"),
+    ("queued", "attempt_count = attempt_number + 1", "operation_counts_no_attempt_twice"),
     ("queued", "repeat_count = -1", "operation_repeat_count_check"),
     ("succeeded", "response_status = 99", "operation_response_status_check"),
     ("succeeded", "response_status = 1000", "operation_response_status_check"),
