@@ -133,8 +133,9 @@ async def deliver(house: House, operation: Operation, claimed: Stopwatch) -> tup
         jitter=random.random(),  # noqa: S311  spreads load, guards nothing
         credential_is_current=outcome.block is not Scope.ACCOUNT or _is_current(house, operation, credential),
     )
+    record = await house.recorder.put(decision)  # first: nothing must come between an answer and its record
     await _heed(house, decision)
-    return decision, await house.recorder.put(decision)
+    return decision, record
 
 
 def _credential(house: House, operation: Operation) -> bytes | None:
@@ -157,6 +158,8 @@ async def _consider_account(house: House, operation: Operation, outcome: Outcome
         blamed = await house.blocks.suspect(operation, outcome.status)
     except StoreUnavailable as error:
         emit(Event.DISCONNECTED, error=str(error))
+        return outcome
+    except asyncio.CancelledError:  # the worker has to stop; what is known of the attempt is recorded still
         return outcome
     if blamed:
         emit(Event.BLOCKED, account=operation.account, error=outcome.error)
@@ -232,6 +235,9 @@ class _Drain:
         self._stop = stop
         self._calls: set[asyncio.Task[tuple[Decision, Record]]] = set()
         self._dry = False
+        """The last claim found less than there was room for."""
+        self._barren = False
+        """It found nothing at all."""
         self._stirred = asyncio.Event()
         """A call ended, an operation was enqueued, or the worker is to stop."""
 
@@ -275,6 +281,7 @@ class _Drain:
             emit(Event.DISCONNECTED, error=str(error))
             operations = []
         self._dry = len(operations) < free
+        self._barren = not operations
         self.counts.claimed += len(operations)
         emit(Event.CLAIMED, count=len(operations), wanted=free)
         for operation in operations:
@@ -296,6 +303,10 @@ class _Drain:
             woken = await self._stirs_within(pause.total_seconds())
             if not woken and not soon:
                 return False
+        elif (
+            self._barren
+        ):  # somebody holds what is due: another claim, or an administrator who takes his time
+            await self._stirs_within(DRY_LOOK_SECONDS)
         self._dry = False
         return True
 

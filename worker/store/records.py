@@ -17,7 +17,6 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
 
-import psycopg
 from psycopg.types.json import Jsonb
 
 from worker.errors import StoreUnavailable
@@ -64,6 +63,10 @@ class _Waiting:
     decision: Decision
     record: asyncio.Future[Record]
 
+    @property
+    def is_told(self) -> bool:
+        return self.record.done() and not self.record.cancelled()
+
 
 class Recorder:
     """Writes decisions in batches, several at a time if Postgres is slow."""
@@ -75,13 +78,19 @@ class Recorder:
         self._wait = wait.total_seconds()
         self._waiting: list[_Waiting] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._flushes: dict[asyncio.Task[None], Sequence[_Waiting]] = {}
+        self._closed = False
 
     async def put(self, decision: Decision) -> Record:
         """Record *decision*; returns when it is committed, however long Postgres is away.
 
         Being cancelled gives up the wait, not the record.
+
+        Raises:
+            StoreUnavailable: the recorder was closed, and nobody will write it.
         """
+        if self._closed:
+            raise StoreUnavailable("the recorder is closed: this outcome is not on record")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(decision, loop.create_future())
         self._waiting.append(waiting)
@@ -92,15 +101,21 @@ class Recorder:
         return await waiting.record
 
     async def close(self, *, within: timedelta) -> int:
-        """Flush, wait up to *within*, then give up; returns how many decisions were not recorded."""
+        """Flush, wait up to *within*, then give up; returns how many decisions may not be on record.
+
+        Whoever still waits for one of them is cancelled.
+        """
+        self._closed = True
         if self._waiting:
             self._flush()
-        if not self._flushes:
-            return 0
-        _, late = await asyncio.wait(self._flushes, timeout=within.total_seconds())
-        for flush in late:
+        if self._flushes:
+            await asyncio.wait(list(self._flushes), timeout=within.total_seconds())
+        unknown = [waiting for batch in self._flushes.values() for waiting in batch if not waiting.is_told]
+        for flush in self._flushes:
             flush.cancel()
-        return len(late)
+        for waiting in unknown:
+            waiting.record.cancel()
+        return len(unknown)
 
     def _flush(self) -> None:
         batch, self._waiting = self._waiting, []
@@ -108,8 +123,8 @@ class Recorder:
             self._timer.cancel()
             self._timer = None
         flush = asyncio.get_running_loop().create_task(self._write(batch))
-        self._flushes.add(flush)
-        flush.add_done_callback(self._flushes.discard)
+        self._flushes[flush] = batch
+        flush.add_done_callback(self._flushes.pop)
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         pause, longest = RETRY_SECONDS
@@ -122,22 +137,31 @@ class Recorder:
             pause = min(pause * 2, longest)
 
     async def _record(self, batch: Sequence[_Waiting]) -> None:
-        """One statement; or, if Postgres refuses it, each half by itself."""
+        """One statement; or, if it cannot be sent or Postgres refuses it, each half by itself."""
         try:
-            async with session(self._pool) as conn:
-                reports = columns([waiting.decision for waiting in batch])
-                rows = await (await conn.execute(statement("record"), reports)).fetchall()
-        except psycopg.Error as error:
+            records = await self._ask(batch)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  text that is no UTF-8 fails in Python, NUL in psycopg ...
             if len(batch) == 1:
                 return _reject(batch[0], error)
             middle = len(batch) // 2
             await self._record(batch[:middle])
             return await self._record(batch[middle:])
-        fates = {(row[0], row[1]): Record(Fate(row[2]), State(row[3])) for row in rows}
         for waiting in batch:
             operation = waiting.decision.operation
-            _tell(waiting, fates[operation.id, operation.lease.number])
+            if (record := records.get((operation.id, operation.lease.number))) is not None:
+                _tell(waiting, record)
+            else:
+                _reject(waiting, LookupError("there is no such operation any more"))
         return None
+
+    async def _ask(self, batch: Sequence[_Waiting]) -> dict[tuple[int, int], Record]:
+        """Have *batch* recorded; what became of each, by operation and number."""
+        async with session(self._pool) as conn:
+            reports = columns([waiting.decision for waiting in batch])
+            rows = await (await conn.execute(statement("record"), reports)).fetchall()
+        return {(row[0], row[1]): Record(Fate(row[2]), State(row[3])) for row in rows}
 
 
 def _tell(waiting: _Waiting, record: Record) -> None:
@@ -145,7 +169,7 @@ def _tell(waiting: _Waiting, record: Record) -> None:
         waiting.record.set_result(record)
 
 
-def _reject(waiting: _Waiting, error: psycopg.Error) -> None:
+def _reject(waiting: _Waiting, error: Exception) -> None:
     emit(Event.REJECTED, operation=waiting.decision.operation.id, error=one_line(str(error)))
     _tell(waiting, Record(Fate.REJECTED, State.IN_FLIGHT))
 

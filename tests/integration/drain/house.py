@@ -1,0 +1,89 @@
+"""A worker's house on the test's database, its drains, and what may befall them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
+
+from tests.integration.outbox.by_hand import Outbox
+from tests.postgres import Database
+from worker.drain import Counts, House, drain, open_house
+from worker.settings import Settings
+
+PATIENCE: Final = 20.0
+"""Seconds after which what should have happened never will."""
+LONG: Final = 30.0
+"""Seconds that no test waits for: whatever ends sooner was told to."""
+KEY: Final = {"RINGONCE_APP_KEY_DEFAULT": SecretStr("sandbox")}
+
+
+@asynccontextmanager
+async def open_test_house(
+    database: Database,
+    **changes: Any,  # noqa: ANN401  whatever a setting is
+) -> AsyncIterator[House]:
+    """A house of five slots that lingers for a moment only, unless *changes* to its settings say otherwise."""
+    usual = {"database_url": database.url, "concurrency": 5, "linger_seconds": 0.05, "app_keys": KEY}
+    async with open_house(Settings.model_validate(usual | changes)) as house:
+        yield house
+
+
+async def drained(house: House, *, seconds: float = LONG) -> Counts:
+    """One drain from start to end; it must end by itself."""
+    async with asyncio.timeout(PATIENCE):
+        return await drain(house, seconds=seconds, stop=asyncio.Event())
+
+
+class Draining:
+    """A drain under way."""
+
+    def __init__(self, house: House, *, seconds: float = LONG) -> None:
+        self.stop = asyncio.Event()
+        self.task = asyncio.create_task(drain(house, seconds=seconds, stop=self.stop))
+
+    async def ended(self) -> Counts:
+        async with asyncio.timeout(PATIENCE):
+            return await self.task
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Let the loop turn until it happened; what is asked is another thread, or another process."""
+    async with asyncio.timeout(PATIENCE):
+        while not happened():  # noqa: ASYNC110  there is no event for what others see
+            await asyncio.sleep(0.002)
+
+
+def disconnect_workers(outbox: Outbox) -> int:
+    """Hang up on every connection of every worker; how many there were."""
+    return len(
+        outbox.rows(
+            b"select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            b" where datname = current_database() and application_name like 'ringonce%%'"
+        )
+    )
+
+
+@asynccontextmanager
+async def postgres_away(database: Database) -> AsyncIterator[None]:
+    """Nobody can connect within, and whoever was connected is hung up on."""
+    async with await psycopg.AsyncConnection.connect(
+        psycopg.conninfo.make_conninfo(database.url, dbname="postgres"), autocommit=True
+    ) as conn:
+        name = psycopg.sql.Identifier(database.name)
+        allow = psycopg.sql.SQL("alter database {} allow_connections {}")
+        await conn.execute(allow.format(name, psycopg.sql.SQL("false")))
+        try:
+            await conn.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s",
+                [database.name],
+            )
+            yield
+        finally:
+            await conn.execute(allow.format(name, psycopg.sql.SQL("true")))
