@@ -345,7 +345,8 @@ create table outbox.operation (
     finished_at           timestamptz check (outbox.is_plausible(finished_at)),
 
     -- law 2: one meaning for each key of an APP ID, whatever the accounts are called; an account's APP ID stays
-    constraint operation_key_is_unique unique (app_id, idempotency_key),
+    -- (the key comes first in the index, so that a producer finds its result by it)
+    constraint operation_key_is_unique unique (idempotency_key, app_id),
     constraint operation_app_id_is_the_accounts foreign key (account, app_id) references outbox.account (name, app_id),
     constraint operation_is_never_its_own_reissue check (reissue_of <> id),
     -- the states, each with what belongs to it
@@ -891,7 +892,7 @@ begin
                           outbox.spread(enqueue_many.traceparent, size)) with ordinality as r (
                    account, app_id, endpoint, key, payload, lane, priority, not_before, deadline, on_done, traceparent, place)
              where round = 1 or not exists (select from outbox.operation k where k.app_id = r.app_id and k.idempotency_key = r.key)
-             order by r.app_id, r.key, place
+             order by r.key, r.app_id, place
             on conflict on constraint operation_key_is_unique do nothing
             returning o.id)
         select fresh || coalesce(array_agg(id), '{}') into fresh from written;

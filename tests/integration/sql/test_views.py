@@ -280,6 +280,15 @@ def test_a_producer_finds_its_result_by_its_key(conn: psycopg.Connection) -> Non
     assert told["response_headers"] == [["X", "y"]]
 
 
+def test_a_result_is_found_by_its_key_through_an_index(conn: psycopg.Connection) -> None:
+    with conn.transaction(force_rollback=True):
+        conn.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
+        [plan] = value(conn, "explain (format json) select * from outbox.result where idempotency_key = 'k'")
+    assert "(idempotency_key = 'k'::text)" in plan["Plan"]["Index Cond"]
+    leading = "select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] where indexrelid = %s::regclass"
+    assert value(conn, leading, [f"outbox.{plan['Plan']['Index Name']}"]) == "idempotency_key"
+
+
 @pytest.mark.parametrize("view", ["status", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "result"])
 def test_views_of_an_empty_outbox_are_empty(conn: psycopg.Connection, view: LiteralString) -> None:
     assert rows(conn, f"select * from outbox.{view}".encode()) == []
