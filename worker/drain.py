@@ -22,7 +22,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,9 +31,9 @@ from typing import Final
 from worker.caller import Caller
 from worker.credentials import Credentials
 from worker.ear import Ear
-from worker.errors import SendWindowPassed, SettingsError, StoreUnavailable
+from worker.errors import CallCut, SendWindowPassed, SettingsError, StoreUnavailable
 from worker.observe import Event, emit
-from worker.operation import NoAnswer, Operation, Phase, State, Verdict
+from worker.operation import NoAnswer, Operation, Phase, Reply, State, Verdict
 from worker.outcome import Outcome, Scope, blame_account, classify
 from worker.retry import Decision, decide
 from worker.settings import Settings
@@ -54,6 +54,8 @@ RECORD_SECONDS: Final = 2.0
 """How long a drain that has to go waits for its last records."""
 PASSED: Final = frozenset({Verdict.ACCEPTED, Verdict.REFUSED})
 """What a probe must be answered to lift the block it was let through."""
+Delivery = asyncio.Task[tuple[Decision, Record]]
+"""One attempt under way, from its call to its record."""
 _EVENTS_OF_FATES: Final = {Fate.LATE: Event.LATE, Fate.SETTLED: Event.LATE, Fate.CONFLICT: Event.CONFLICT}
 _EVENTS_OF_ERRORS: Final[Mapping[type[BaseException], Event]] = {
     SendWindowPassed: Event.SENT_TOO_LATE,
@@ -125,6 +127,13 @@ async def deliver(house: House, operation: Operation, claimed: Stopwatch) -> tup
     """Make one attempt of *operation*, and record what came of it."""
     credential = _credential(house, operation)
     reply = await house.caller.call(operation, claimed=claimed)
+    return await conclude(house, operation, reply, claimed, credential)
+
+
+async def conclude(
+    house: House, operation: Operation, reply: Reply, claimed: Stopwatch, credential: bytes | None = None
+) -> tuple[Decision, Record]:
+    """Record what *reply* means for *operation*, and tell the fleet whom else it concerns."""
     outcome = await _consider_account(house, operation, classify(reply, operation.endpoint))
     decision = decide(
         operation,
@@ -233,7 +242,7 @@ class _Drain:
         self._house = house
         self._ends_at = ends_at
         self._stop = stop
-        self._calls: set[asyncio.Task[tuple[Decision, Record]]] = set()
+        self._calls: set[Delivery] = set()
         self._dry = False
         """The last claim found less than there was room for."""
         self._barren = False
@@ -275,19 +284,39 @@ class _Drain:
 
     async def _claim(self, free: int) -> None:
         claimed = Stopwatch.start()
+        claim = asyncio.create_task(self._house.leases.claim(free))
         try:
-            operations = await self._house.leases.claim(free)
+            operations = await asyncio.shield(claim)
         except StoreUnavailable as error:
             emit(Event.DISCONNECTED, error=str(error))
             operations = []
+        except asyncio.CancelledError:
+            await self._give_back(claim, claimed)
+            raise
         self._dry = len(operations) < free
         self._barren = not operations
         self.counts.claimed += len(operations)
         emit(Event.CLAIMED, count=len(operations), wanted=free)
         for operation in operations:
-            call = asyncio.create_task(deliver(self._house, operation, claimed))
-            self._calls.add(call)
-            call.add_done_callback(self._end_call)
+            self._start(deliver(self._house, operation, claimed))
+
+    async def _give_back(self, claim: asyncio.Task[list[Operation]], claimed: Stopwatch) -> None:
+        """Cancelled in the middle of a claim: record whatever it leases as not sent."""
+        await asyncio.wait([claim], timeout=RECORD_SECONDS)
+        if not claim.done() or claim.cancelled() or claim.exception() is not None:
+            claim.cancel()  # if it leased anything, those leases will expire
+            return
+        self.counts.claimed += len(claim.result())
+        never = NoAnswer(Phase.CONNECTING, CallCut("the worker had to stop"))
+        calls = [self._start(conclude(self._house, each, never, claimed)) for each in claim.result()]
+        if calls:
+            await asyncio.wait(calls, timeout=RECORD_SECONDS)
+
+    def _start(self, attempt: Coroutine[None, None, tuple[Decision, Record]]) -> Delivery:
+        call = asyncio.create_task(attempt)
+        self._calls.add(call)
+        call.add_done_callback(self._end_call)
+        return call
 
     async def _wait_for_more(self) -> bool:
         """Idle and dry: wait for the next due time or a NOTIFY, no longer than the linger."""
@@ -336,7 +365,7 @@ class _Drain:
         self._dry = False
         self._stirred.set()
 
-    def _end_call(self, call: asyncio.Task[tuple[Decision, Record]]) -> None:
+    def _end_call(self, call: Delivery) -> None:
         self._calls.discard(call)
         self._stirred.set()
         if call.cancelled():

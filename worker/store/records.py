@@ -100,6 +100,13 @@ class Recorder:
             self._timer = loop.call_later(self._wait, self._flush)
         return await waiting.record
 
+    @property
+    def waiting_count(self) -> int:
+        """Decisions that are not known to be on record yet."""
+        return len(self._waiting) + sum(
+            not waiting.is_told for batch in self._flushes.values() for waiting in batch
+        )
+
     async def close(self, *, within: timedelta) -> int:
         """Flush, wait up to *within*, then give up; returns how many decisions may not be on record.
 

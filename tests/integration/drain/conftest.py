@@ -1,4 +1,4 @@
-"""One sandbox for all tests of drains, and an outbox whose account calls it. The loop is the one that workers use."""
+"""One sandbox for all tests of drains, an outbox whose account calls it, and the loop that workers use."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ async def open_test_house(
     database: Database,
     **changes: Any,  # noqa: ANN401  whatever a setting is
 ) -> AsyncIterator[House]:
-    """A house of five slots that lingers for a moment only, unless *changes* to its settings say otherwise."""
+    """A house of five slots that lingers for a moment, unless *changes* to its settings say otherwise."""
     usual = {"database_url": database.url, "concurrency": 5, "linger_seconds": 0.05, "app_keys": KEY}
     async with open_house(Settings.model_validate(usual | changes)) as house:
         yield house
@@ -73,17 +73,13 @@ def disconnect_workers(outbox: Outbox) -> int:
 @asynccontextmanager
 async def postgres_away(database: Database) -> AsyncIterator[None]:
     """Nobody can connect within, and whoever was connected is hung up on."""
-    async with await psycopg.AsyncConnection.connect(
-        psycopg.conninfo.make_conninfo(database.url, dbname="postgres"), autocommit=True
-    ) as conn:
-        name = psycopg.sql.Identifier(database.name)
-        allow = psycopg.sql.SQL("alter database {} allow_connections {}")
-        await conn.execute(allow.format(name, psycopg.sql.SQL("false")))
+    elsewhere = make_conninfo(database.url, dbname="postgres")
+    async with await psycopg.AsyncConnection.connect(elsewhere, autocommit=True) as conn:
+        name = sql.Identifier(database.name)
+        await conn.execute(sql.SQL("alter database {} allow_connections false").format(name))
         try:
-            await conn.execute(
-                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s",
-                [database.name],
-            )
+            hang_up = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s"
+            await conn.execute(hang_up, [database.name])
             yield
         finally:
-            await conn.execute(allow.format(name, psycopg.sql.SQL("true")))
+            await conn.execute(sql.SQL("alter database {} allow_connections true").format(name))

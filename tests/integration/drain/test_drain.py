@@ -87,7 +87,7 @@ async def test_a_drain_waits_within_its_linger_for_what_is_due_soon(
     outbox: Outbox, api: Sandbox, database: Database
 ) -> None:
     outbox.enqueue(wait=0.3 * SECOND)
-    async with open_test_house(database, linger_seconds=2, notify=False) as house:
+    async with open_test_house(database, linger_seconds=0.6, notify=False) as house:
         assert (await drained(house)).claimed == 1
     assert len(api.ledger) == 1
 
