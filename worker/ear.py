@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Self
 
 import psycopg
@@ -23,7 +23,7 @@ __all__ = ["Ear"]
 
 CHANNEL: Final = "ringonce"
 RETRY_SECONDS: Final = (0.1, 10.0)
-"""First and longest wait before a broken connection is made anew, jitter apart."""
+"""First and longest wait before a connection that broke, or was never made, is made anew; jitter apart."""
 
 
 class Ear:
@@ -34,6 +34,7 @@ class Ear:
         self._listens = listens
         self._listeners: set[Callable[[], None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._pause = RETRY_SECONDS[0]
 
     async def __aenter__(self) -> Self:
         if self._listens:
@@ -55,15 +56,13 @@ class Ear:
             self._listeners.discard(listener)
 
     async def _run(self) -> None:
-        pause, longest = RETRY_SECONDS
         while True:
-            try:
+            with suppress(
+                psycopg.Error
+            ):  # no news: whoever uses the pool says so, and the bell polls meanwhile
                 await self._listen()
-            except psycopg.Error:  # no news: whoever uses the pool says so, and the bell polls meanwhile
-                await asyncio.sleep(pause * (1 + random.random()))  # noqa: S311  spreads load, guards nothing
-                pause = min(pause * 2, longest)
-            else:
-                pause = RETRY_SECONDS[0]
+            await asyncio.sleep(self._pause * (1 + random.random()))  # noqa: S311  spreads load, guards nothing
+            self._pause = min(self._pause * 2, RETRY_SECONDS[1])
 
     async def _listen(self) -> None:
         """Listen until the connection breaks."""
@@ -71,6 +70,7 @@ class Ear:
         conn = await AsyncConnection.connect(dsn, autocommit=True)
         async with conn:
             await conn.execute(f"listen {CHANNEL}")
+            self._pause = RETRY_SECONDS[0]
             self._tell()
             async for _ in conn.notifies():
                 self._tell()

@@ -41,3 +41,10 @@ def outbox(connect: Connect, api: Sandbox) -> Outbox:
         backoff=timedelta(seconds=0.01),
     )
     return outbox
+
+
+@pytest.fixture
+def other(connect: Connect, outbox: Outbox) -> Outbox:
+    """The same outbox through a second connection."""
+    del outbox  # made first, because it writes the account
+    return Outbox(connect())

@@ -1,4 +1,4 @@
-"""The recorder writes in batches; each decision stands or falls by itself, none is lost and none counts twice."""
+"""The recorder writes in batches; each decision stands or falls by itself, none is lost or counts twice."""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""The leases of a worker process: what Postgres says becomes operations, its troubles one kind of error."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.integration.drain.house import disconnect_workers, drained, open_test_house, postgres_away
+from tests.integration.outbox.by_hand import CALL, HOUR, SECOND, Outbox
+from tests.postgres import Database
+from worker.errors import StoreUnavailable
+from worker.operation import State
+from worker.sandbox import Sandbox
+from worker.store import Leases, open_pool
+from worker.upkeep import run_once
+
+HOLD = timedelta(seconds=7)
+
+
+@asynccontextmanager
+async def leasing(database: Database) -> AsyncIterator[Leases]:
+    async with open_pool(database.url, size=1) as pool:
+        await pool.wait()
+        yield Leases(pool, node="node/7", hold=HOLD)
+
+
+async def test_a_claimed_operation_is_what_was_enqueued(outbox: Outbox, database: Database) -> None:
+    id_ = outbox.enqueue("voice.call", lane="l")
+    async with leasing(database) as leases:
+        [operation] = await leases.claim(5)
+    row = outbox.operation(id_)
+    assert (operation.id, operation.account, operation.app_id, operation.lane) == (
+        id_,
+        "default",
+        "sandbox",
+        "l",
+    )
+    assert (operation.idempotency_key, operation.url) == (row["idempotency_key"], row["url"])
+    assert operation.body == outbox.value(
+        b"select convert_to(payload::text, 'UTF8') from outbox.operation where id = %(id)s", id=id_
+    )
+    assert (operation.endpoint.name, operation.endpoint.call_deadline) == ("voice.call", CALL)
+    assert (operation.lease.token, operation.lease.send_within) == (row["lease_token"], HOLD)
+    assert row["leased_by"] == "node/7"
+
+
+async def test_a_changed_endpoint_counts_from_the_next_claim_on(outbox: Outbox, database: Database) -> None:
+    outbox.enqueue_each(2)
+    async with leasing(database) as leases:
+        [first] = await leases.claim(1)
+        outbox.change("endpoint", "sms.send", call_deadline=9 * SECOND, max_attempts=3)
+        [second] = await leases.claim(1)
+    assert (first.endpoint.call_deadline, second.endpoint.call_deadline) == (CALL, 9 * SECOND)
+    assert second.endpoint.max_attempts == 3
+
+
+async def test_an_endpoint_that_is_added_while_workers_run_is_served(
+    outbox: Outbox, database: Database
+) -> None:
+    outbox.enqueue()
+    async with leasing(database) as leases:
+        await leases.claim(1)
+        outbox.do(b"insert into outbox.endpoint (name, path, id_field) values ('new.api', '/new', null)")
+        id_ = outbox.enqueue("new.api")
+        [operation] = await leases.claim(1)
+    assert (operation.id, operation.endpoint.id_field) == (id_, None)
+
+
+async def test_how_soon_something_is_due_is_never_negative(outbox: Outbox, database: Database) -> None:
+    async with leasing(database) as leases:
+        assert await leases.due(10) == (0, None)
+        outbox.enqueue()
+        assert await leases.due(10) == (1, timedelta(0))
+
+
+async def test_a_broken_connection_is_one_kind_of_error_and_the_next_claim_works(
+    outbox: Outbox, database: Database
+) -> None:
+    outbox.enqueue()
+    async with leasing(database) as leases:
+        disconnect_workers(outbox)
+        with pytest.raises(StoreUnavailable):
+            await leases.claim(1)
+        assert len(await leases.claim(1)) == 1
+
+
+async def test_a_postgres_that_is_away_is_one_kind_of_error(
+    outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del outbox
+    monkeypatch.setattr("worker.store.connection.SECONDS", 0.2)
+    async with leasing(database) as leases, postgres_away(database):
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await leases.claim(1)
+
+
+async def test_a_statement_that_says_nothing_is_given_up(
+    outbox: Outbox, database: Database, other: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.change("account", "default", max_in_flight=1)
+    outbox.enqueue()
+    async with leasing(database) as leases:
+        with other.conn.transaction():
+            other.do(b"select from outbox.account_meter for no key update")
+            monkeypatch.setattr("worker.store.connection.SECONDS", 0.2)
+            with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.2 s"):
+                await leases.claim(1)
+        monkeypatch.undo()
+        assert len(await leases.claim(1)) == 1
+
+
+async def test_a_drain_and_upkeep_need_no_more_than_the_role_of_a_worker(
+    outbox: Outbox, api: Sandbox, database: Database
+) -> None:
+    user = f"{database.name}_worker"
+    outbox.do(f"create role {user} login in role outbox_worker".encode())
+    try:
+        as_worker = Database(database.name, make_conninfo(database.url, user=user), database.tcp_url)
+        api.script(["429", "503", None, "drop"])
+        ids = outbox.enqueue_each(6)
+        for _ in range(4):
+            async with open_test_house(as_worker, concurrency=1) as house:
+                await drained(house)
+                async with house.pool.connection() as conn:
+                    await run_once(conn, retention=timedelta(days=30))
+            outbox.go_on(HOUR)
+        assert outbox.states(ids) == {State.SUCCEEDED}
+    finally:
+        outbox.do(f"drop role {user}".encode())
