@@ -45,7 +45,7 @@ PREFIX = "RINGONCE_"
 KEY_PREFIX = "RINGONCE_APP_KEY_"
 """Begins the name of an account's key in the environment (``credentials``)."""
 
-BROKERS = frozenset({"memory", "redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp"})
+BROKERS = frozenset({"memory", "redis", "rediss", "redis+socket", "amqp", "amqps", "pyamqp"})
 """kombu's transports that wake Celery's loop, and ``memory``, which is made to; under the others a
 worker that is killed can take its whole pool along."""
 

@@ -61,6 +61,8 @@ _LINE_LIMIT = 32 * 1024
 _HEADER_COUNT_LIMIT = 512
 
 _NO_BODY = frozenset({101, 204, 304})
+_WRONG_CONNECTION = frozenset({421, 425})
+"""Misdirected or too early: the same request may do well on another connection."""
 _QUOTATION = re.compile(r"[:'\"]")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -127,6 +129,11 @@ class Flight:
         if self._socket is not None and self._socket.fileno() >= 0:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._wire.abort()
+
+    def retire(self) -> None:
+        """Let no other request have this connection; one that has it already is not disturbed."""
+        if self._protocol is not None:
+            self._protocol.force_close()
 
     def _is_given_back(self) -> bool:
         """The answer was whole before the call knew it, and the connection may be another's already."""
@@ -205,6 +212,8 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException:
             answer.close()
             raise
+        if answer.status in _WRONG_CONNECTION:
+            body.flight.retire()
         answer.release()  # at the body's end aiohttp has done so itself, but for a 101
         return httpx.Response(
             answer.status,

@@ -164,7 +164,7 @@ def test_a_broker_that_does_not_wake_celery_is_refused(url: str, monkeypatch: py
         "redis://:pw@h:6379/0",
         "redis+socket:///s",
         "amqp://a;amqp://b",
-        "sentinel://a;sentinel://b",
+        "redis://a;redis://b",
     ],
 )
 def test_a_broker_that_wakes_celery_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

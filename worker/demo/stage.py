@@ -143,7 +143,7 @@ def set_stage(*, seed: int) -> Iterator[Stage]:
         _furnish(postgres.url, api.url)
         folder = Path(temporary, "worker")
         folder.mkdir()
-        worker = WorkerProcess(_environment(postgres.url, keys), folder)
+        worker = WorkerProcess({**_environment(postgres.url, keys), "TMPDIR": str(folder)}, folder)
         try:
             yield Stage(postgres.url, api, worker)
         finally:

@@ -74,7 +74,7 @@ def _schema_version(conn: Connection[TupleRow]) -> int | None:
 async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
     """A pool of up to *size* connections, in autocommit: each statement is its own transaction.
 
-    Opens without a connection, so that a worker may start before its database.
+    Opens without waiting for a connection: a process whose database is away goes on trying.
     """
     pool: Pool = AsyncConnectionPool(
         url,

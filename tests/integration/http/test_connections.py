@@ -218,3 +218,12 @@ async def test_it_serves_an_httpx_client() -> None:
     async with RawServer(ONE_BY_ONE) as server, httpx.AsyncClient(transport=Transport()) as client:
         answer = await client.post(server.url, json={"to": 1})
     assert answer.json() == {"result": 0}
+
+
+@pytest.mark.parametrize("status", [b"421 Misdirected Request", b"425 Too Early"])
+async def test_after_a_wrong_connection_the_next_request_gets_another(status: bytes) -> None:
+    refusal = sized(status, body=b"{}")
+    async with RawServer(answers(refusal, ANSWER)) as server, Transport() as transport:
+        await post(transport, server.url)
+        await post(transport, server.url)
+        assert (server.request_count, server.line_count) == (2, 2)

@@ -52,7 +52,7 @@ MOMENTS: Final = (SECOND, 2 * SECOND, SETTLE + SECOND, 66 * SECOND, 600 * SECOND
 AGES: Final = (HOUR, 12 * HOUR, 23 * HOUR, TTL)
 SILENCES: Final = ("nobody", "lost", "executed, lost", "slow")
 """Not sent, not executed, executed, executed after its caller hung up: no whole answer in any case."""
-FATES: Final = st.sampled_from(SILENCES) | st.just("answered") | st.sampled_from(REFUSALS)
+FATES: Final = st.just("slow") | st.sampled_from(SILENCES) | st.just("answered") | st.sampled_from(REFUSALS)
 ENDPOINTS: Final = ("voice.call", "sms.send")
 
 

@@ -1,0 +1,55 @@
+"""What the README shows, runs; what it lists, exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psycopg
+
+from tests.postgres import Database
+from worker.cli import ROOMS
+from worker.observe import Event
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def snippet(name: str) -> str:
+    """The fenced block behind the mark of that name."""
+    found = re.search(rf"<!-- runs in a test: {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_snippet_for_python_enqueues(database: Database, conn: psycopg.Connection) -> None:
+    conn.execute("insert into outbox.account (name, app_id) values ('default', 'app')")
+    conn.execute("create table orders (id bigint primary key, phone text)")
+    exec(snippet("enqueue").replace("postgresql://localhost/shop", database.url), {})  # noqa: S102
+    assert conn.execute("select endpoint, state::text from outbox.operation").fetchall() == [
+        ("voice.call", "queued")
+    ]
+    assert conn.execute("select count(*) from orders").fetchone() == (1,)
+
+
+def test_the_snippet_in_sql_enqueues(conn: psycopg.Connection) -> None:
+    conn.execute("insert into outbox.account (name, app_id) values ('default', 'app')")
+    conn.execute(snippet("sql").encode())
+    rows = conn.execute("select endpoint, lane, deadline_at is not null from outbox.operation").fetchall()
+    assert rows == [("sms.send", "orders", True)]
+
+
+def test_every_command_is_listed() -> None:
+    assert [name for name in ROOMS if not re.search(rf"`(ringonce )?{name}`", README)] == []
+
+
+def test_every_event_is_listed() -> None:
+    assert [event for event in Event if f"`{event.value}`" not in README] == []
+
+
+def test_every_function_and_view_that_it_names_exists(conn: psycopg.Connection) -> None:
+    names = set(re.findall(r"`?outbox\.(\w+)", README))
+    known = conn.execute(
+        "select proname from pg_proc where pronamespace = 'outbox'::regnamespace"
+        " union select relname from pg_class where relnamespace = 'outbox'::regnamespace"
+    ).fetchall()
+    assert names - {name for (name,) in known} == set()
