@@ -21,7 +21,7 @@ from worker.operation import State
 __all__ = ["run"]
 
 PATIENCE_SECONDS: Final = 120.0
-"""After this the demo gives up and says what is missing: it takes some 25 s."""
+"""After this the demo gives up and says what is missing: it takes some 30 s."""
 LOOK_SECONDS: Final = 0.25
 ENQUEUE_SECONDS: Final = 6.0
 """How long the apps take over their orders, so that the worker dies while they still come in."""
@@ -37,7 +37,7 @@ def run(*, operations: int = 1000, seed: int = 0, console: Console | None = None
     console.print(
         f"ringonce demo: {operations} operations; {sum(FAULTS.values()):.0%} of all requests meet a fault\n"
         "that a retry mends. Waits are set short: settle 1 s, call deadline 2 s, backoff\n"
-        "up to 3 s, lease slack 1 s. Nothing leaves this machine.\n"
+        "up to 1 s, lease slack 1 s. Nothing leaves this machine.\n"
     )
     with set_stage(seed=seed) as stage, stage.connect(autocommit=True) as conn:
         play = _Play(stage, conn, operations, console)

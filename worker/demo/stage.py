@@ -41,7 +41,7 @@ FAULTS: Final[Mapping[str, float]] = {
 # Everything that production leaves to hours is left to seconds here.
 _SHORT_WAITS: Final = """
     update outbox.endpoint
-       set settle = '00:00:01', call_deadline = '00:00:02', backoff = '00:00:00.3', backoff_cap = '00:00:03',
+       set settle = '00:00:01', call_deadline = '00:00:02', backoff = '00:00:00.3', backoff_cap = '00:00:01',
            max_attempts = 100
 """
 _WORKER_SETTINGS: Final = {"LEASE_SLACK_SECONDS": "1", "POLL_SECONDS": "1", "LOG_LEVEL": "WARNING"}
