@@ -62,10 +62,11 @@ DRAIN_EXPIRES: Final = 60.0
 """How long a ring for a drain is worth answering, in seconds like all that follow."""
 UPKEEP_EXPIRES: Final = 10.0
 """The same for upkeep: while every slot is taken, no more than two of these wait for one."""
-ROUND: Final = 5.0
-"""How often a bell signs on and, if elected, sends upkeep: what a lapsed lease may wait for its rescue."""
-LEASE: Final = timedelta(seconds=20)
-"""How long a bell that falls silent keeps its office: three rounds and their jitter."""
+LONGEST_ROUND: Final = 5.0
+"""How often a bell, whatever its poll, signs on and, if elected, sends upkeep: what a lease that ran out
+may wait for its rescue."""
+OFFICE: Final = 4
+"""For how many rounds a bell that falls silent keeps its office: three, and their jitter."""
 PATIENCE: Final = 0.1
 """What awake drains have for taking what was announced, before the bell looks whether they could."""
 HUNGER: Final = 1.0
@@ -197,7 +198,7 @@ class Bell:
 
     def _look(self, conn: Connection) -> int:
         """How many drains to ring for; and when to look again."""
-        poll = min(self._settings.poll_seconds, ROUND)
+        poll = self._round_time
         self._look_at = self._clock() + poll * random.uniform(1, 1.25)  # noqa: S311 - jitter keeps no secret
         concurrency = self._settings.concurrency
         due, wait = rota.due(conn, limit=concurrency * max(self._duty.slots, 1))
@@ -259,13 +260,18 @@ class Bell:
         """Once a round: renew this bell's place on the rota and, if it is elected, have upkeep done."""
         if self._clock() < self._round_at:
             return 0
-        self._round_at = self._clock() + ROUND
+        self._round_at = self._clock() + self._round_time
         self._sign_on(conn)
         return self._ring(UPKEEP, int(self._duty.elected), UPKEEP_EXPIRES)
 
+    @property
+    def _round_time(self) -> float:
+        return min(self._settings.poll_seconds, LONGEST_ROUND)
+
     def _sign_on(self, conn: Connection) -> None:
         before = self._duty.elected
-        self._duty = rota.sign_on(conn, node=self._settings.node, slots=self._slots(), lease=LEASE)
+        office = timedelta(seconds=OFFICE * self._round_time)
+        self._duty = rota.sign_on(conn, node=self._settings.node, slots=self._slots(), lease=office)
         if self._rope.is_shared and self._duty.elected != before:
             emit(Event.BELL_ELECTED if self._duty.elected else Event.BELL_DEPOSED, node=self._settings.node)
         if self._settings.notify and (self._duty.elected != before or not self._signed_on):

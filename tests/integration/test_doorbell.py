@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from tests.postgres import Database
 from worker import doorbell, wakeups
-from worker.doorbell import DRAIN, ROUND, UPKEEP, Bell, Counts
+from worker.doorbell import DRAIN, LONGEST_ROUND, UPKEEP, Bell, Counts
 from worker.rope import QUEUE, REST
 from worker.settings import Settings
 from worker.stopping import Cord
@@ -157,7 +157,7 @@ def test_announcement_is_rung_for_at_once_unless_a_drain_is_awake_to_hear_it(
 
 def test_upkeep_is_rung_for_once_a_round(bell: Bell, conn: psycopg.Connection, clock: Clock) -> None:
     assert [bell.run_once(conn).upkeeps for _ in range(3)] == [1, 0, 0]
-    clock.now += ROUND
+    clock.now += LONGEST_ROUND
     assert [bell.run_once(conn).upkeeps for _ in range(2)] == [1, 0]
 
 
@@ -214,7 +214,7 @@ def test_only_the_bell_that_rings_listens(second: Bell, conn: psycopg.Connection
     second.run_once(conn)
     assert conn.execute(listening).fetchone() == (0,)
     rota.sign_off(conn, node="elected")
-    clock.now += ROUND
+    clock.now += LONGEST_ROUND
     second.run_once(conn)
     assert conn.execute(listening).fetchone() == (1,)
 
