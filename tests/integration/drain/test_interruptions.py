@@ -123,8 +123,9 @@ async def test_a_drain_that_is_cancelled_in_the_middle_of_a_claim_gives_back_wha
 
 
 async def test_a_claim_that_is_cancelled_and_does_not_end_is_given_up(
-    outbox: Outbox, database: Database, holder: Outbox
+    outbox: Outbox, database: Database, holder: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worker.drain.RECORD_SECONDS", 0.1)
     outbox.change("account", "default", max_in_flight=5)
     id_ = outbox.enqueue()
     holder.do(b"select from outbox.account_meter for no key update")

@@ -13,7 +13,7 @@ from tests.postgres import Connect
 from tests.unit.attempts import NOT_CONNECTED, TIMED_OUT
 from worker.operation import Operation
 
-ROUNDS = 12
+ROUNDS = 10
 """Of a race; with the rule broken, the first or second one shows it."""
 
 

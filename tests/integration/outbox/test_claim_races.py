@@ -9,7 +9,7 @@ from tests.integration.outbox.by_hand import MINUTE, SECOND, Outbox, accepted, i
 from tests.integration.outbox.racing import aside, at_once
 from tests.postgres import Connect
 
-ROUNDS = 15
+ROUNDS = 10
 
 
 def cancel(outbox: Outbox, id_: int) -> str:

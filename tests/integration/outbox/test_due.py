@@ -81,7 +81,7 @@ def agrees_with_a_claim(outbox: Outbox) -> bool:
     st.lists(works, max_size=6),
     st.lists(works, max_size=3),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_something_is_due_exactly_when_a_claim_would_lease_it(
     outbox: Outbox, gate: dict[str, Gate], before: list[Work], waiting: list[Work]
 ) -> None:

@@ -43,20 +43,20 @@ def scheduled(outbox: Outbox) -> None:
 
 
 def backlog(outbox: Outbox) -> None:
-    """40,000 due in one lane, which were written behind as many that are finished."""
-    outbox.fill_finished(40_000)
-    outbox.fill(40_000, lane="m")
+    """20,000 due in one lane, which were written behind as many that are finished."""
+    outbox.fill_finished(20_000)
+    outbox.fill(20_000, lane="m")
     outbox.fill(60, lane="lane ", lane_count=30, wait=HOUR)
 
 
 def fresh(outbox: Outbox) -> None:
-    """20,000 due, and nothing else."""
-    outbox.fill(20_000, lane="lane ", lane_count=10)
+    """10,000 due, and nothing else."""
+    outbox.fill(10_000, lane="lane ", lane_count=10)
 
 
 def old(outbox: Outbox) -> None:
-    """40,000 finished, and few others."""
-    outbox.fill_finished(40_000)
+    """20,000 finished, and few others."""
+    outbox.fill_finished(20_000)
     outbox.fill(300, lane="lane ", lane_count=60)
 
 

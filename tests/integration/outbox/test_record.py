@@ -25,7 +25,7 @@ from tests.integration.outbox.racing import at_once
 from tests.unit.attempts import NOT_CONNECTED, TIMED_OUT, answer
 from worker.operation import Answer, Operation, Reply, State
 
-ROUNDS = 12
+ROUNDS = 8
 
 
 def claim_again(outbox: Outbox) -> Operation:

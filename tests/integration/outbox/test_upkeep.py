@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -305,9 +306,29 @@ async def test_one_round_of_upkeep_makes_a_pass_of_each_kind(
     assert await run_once(aconn, retention=MONTH) == Counts()
 
 
+def days_across_a_clock_change() -> int:
+    """As many days as it takes from now back to a time when Berlin's clocks stood otherwise."""
+    now = datetime.now(ZoneInfo("Europe/Berlin"))
+    return next(
+        days for days in range(40, 300) if (now - timedelta(days=days)).utcoffset() != now.utcoffset()
+    )
+
+
 async def test_law_10_a_retention_of_days_is_exact_hours_even_where_clocks_change(
     outbox: Outbox, aconn: psycopg.AsyncConnection
 ) -> None:
     await aconn.execute("set timezone = 'Europe/Berlin'")
-    finished(outbox, MONTH)
-    assert (await run_once(aconn, retention=MONTH)).scrubbed == 1
+    retention = timedelta(days=days_across_a_clock_change())
+    older = finished(outbox, 2 * MINUTE)
+    younger = finished(outbox, retention - MINUTE)
+    assert (await run_once(aconn, retention=retention)).scrubbed == 1
+    assert (outbox.operation(older)["payload"] is None, outbox.operation(younger)["payload"] is None) == (
+        True,
+        False,
+    )
+
+
+async def test_law_10_a_duration_of_days_becomes_exact_hours(outbox: Outbox) -> None:
+    outbox.change("endpoint", "sms.send", key_ttl=timedelta(days=3), settle=timedelta(hours=24))
+    row = outbox.rows(b"select key_ttl::text, settle::text from outbox.endpoint where name = 'sms.send'")
+    assert row == [{"key_ttl": "72:00:00", "settle": "24:00:00"}]
