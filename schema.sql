@@ -116,6 +116,7 @@ create table outbox.account (
     max_in_flight         integer check (max_in_flight > 0),
     rate_per_second       double precision check (rate_per_second > 0 and rate_per_second <= 1e6),
     burst                 integer check (burst > 0),
+    breaker_after         integer default 20 constraint account_breaker_counts_attempts check (breaker_after > 0),
     paused_at             timestamptz,
     paused_reason         text,
     blocked_until         timestamptz check (outbox.is_plausible(blocked_until)),
@@ -134,6 +135,8 @@ comment on column outbox.account.base_url is 'Where the API lives: scheme, host,
 comment on column outbox.account.max_in_flight is 'Most operations in flight over the whole fleet; null: no limit';
 comment on column outbox.account.rate_per_second is 'Most claims a second over the whole fleet (token bucket); null: no limit';
 comment on column outbox.account.burst is 'Size of the token bucket; null: one second''s worth, at least 1';
+comment on column outbox.account.breaker_after is
+    'After so many ambiguous attempts in a row one operation goes at a time, so that an outage does not put the backlog in doubt; null: never';
 comment on column outbox.account.paused_at is 'When a person paused it; nothing is claimed until a person resumes it';
 comment on column outbox.account.paused_reason is 'Why the person paused it';
 comment on column outbox.account.blocked_until is
@@ -146,7 +149,8 @@ create table outbox.endpoint (
     name              text collate "C" primary key check (name ~ '^[a-z0-9][a-z0-9_.-]*$' and octet_length(name) <= 63),
     path              text not null check (path ~ '^/' and path !~ '[^!-~]' and path !~ '#' and octet_length(path) <= 1000),
     success_field     text default 'result',
-    success_value     jsonb default '0',
+    success_value     jsonb default '0' constraint endpoint_success_is_a_scalar
+                      check (jsonb_typeof(success_value) in ('number', 'string', 'boolean', 'null')),
     id_field          text default 'job_id' check (id_field <> ''),
     key_header        text not null default 'Idempotency-Key' check (key_header ~ '^[A-Za-z0-9-]+$'),
     key_ttl           interval not null default '24:00:00',
@@ -223,13 +227,19 @@ insert into outbox.endpoint (name, path, id_field, last_try) values
 create table outbox.account_meter (
     account      text collate "C" primary key,
     tokens       double precision not null default 0,
-    refilled_at  timestamptz not null default '2000-01-01 00:00:00+00'
+    refilled_at  timestamptz not null default '2000-01-01 00:00:00+00',
+    doubt_run    integer not null default 0,
+    probe_at     timestamptz,
+    probe_wait   double precision
 );
 comment on table outbox.account_meter is
-    'The token bucket of each account, and the row that claims of a limited account lock. No foreign key refers to it, so no producer waits';
+    'The token bucket and the breaker of each account, and the row that claims of a limited account lock. No foreign key refers to it, so no producer waits';
 comment on column outbox.account_meter.account is 'The account';
 comment on column outbox.account_meter.tokens is 'Tokens left at refilled_at';
 comment on column outbox.account_meter.refilled_at is 'When tokens was last counted; a new bucket is full';
+comment on column outbox.account_meter.doubt_run is 'Ambiguous attempts in a row, over the whole fleet, since the API last answered clearly';
+comment on column outbox.account_meter.probe_wait is 'How long the breaker waited for that, in seconds';
+comment on column outbox.account_meter.probe_at is 'The breaker is open: one operation may go, and not before this; null: it is closed';
 
 create function outbox.account_gets_meter() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -1015,7 +1025,7 @@ begin
         select m.account from outbox.account_meter m
          where m.account in (
                select a.name from outbox.account a
-                where (a.max_in_flight is not null or a.rate_per_second is not null or a.blocked_until is not null
+                where (a.max_in_flight is not null or a.rate_per_second is not null or a.blocked_until is not null or m.probe_at is not null
                        or exists (select from outbox.throttle t where t.account = a.name))
                   and a.paused_at is null
                   and (select true from outbox.operation o where o.state = 'queued' and o.account = a.name
@@ -1028,16 +1038,17 @@ begin
     gate as (
         -- An account that was blocked lets one operation through at a time, until one gets an answer that lifts the block.
         -- One that got its limit, or its first work, while we waited for the locks is left to the next claim.
-        select a.name, case when a.paused_at is not null or a.blocked_until > now or held.account is null then 0
+        select a.name, case when a.paused_at is not null or a.blocked_until > now or m.probe_at > now or held.account is null then 0
                             else least(max_count,
                                        a.max_in_flight - f.count,
-                                       case when a.blocked_until is not null then 1 - f.count end,
+                                       case when a.blocked_until is not null or m.probe_at is not null then 1 - f.count end,
                                        floor(outbox.tokens(m, a, now))::integer) end as allowance
           from outbox.account a
           join outbox.account_meter m on m.account = a.name
           left join unnest(metered) as held (account) on held.account = a.name
          cross join lateral (select coalesce(sum(f.count), 0)::integer as count from flight f where f.account = a.name) as f
          where a.paused_at is not null or a.blocked_until is not null or a.max_in_flight is not null or a.rate_per_second is not null
+            or m.probe_at is not null
         union all
         select t.account || ' ' || t.endpoint, case when t.blocked_until > now or held.account is null then 0 else 1 - coalesce(f.count, 0) end
           from outbox.throttle t
@@ -1256,6 +1267,40 @@ begin
 end $$;
 comment on function outbox.keep_reports is 'Writes reports into their attempts, marks those that lost their lease as late, and what a refusal disproves';
 
+create function outbox.count_doubt(reports outbox.report[]) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    told record;
+begin
+    -- In the order of their names, as every claim locks the meters.
+    for told in
+        select o.account, bool_or(r.phase = 'answered' and r.verdict <> 'ambiguous') as clear,
+               count(*) filter (where r.verdict = 'ambiguous' and r.status is distinct from 409)::integer as doubted
+          from unnest(reports) r join outbox.operation o on o.id = r.operation_id
+         group by o.account order by o.account
+    loop
+        if told.clear then
+            update outbox.account_meter m set doubt_run = 0, probe_at = null, probe_wait = null
+             where m.account = told.account and m.doubt_run > 0;
+        elsif told.doubted > 0 then
+            update outbox.account_meter m
+               set doubt_run = m.doubt_run + told.doubted,
+                   probe_at = case when t.waits then m.probe_at else t.now + make_interval(secs => t.wait) end,
+                   probe_wait = case when t.waits then m.probe_wait else t.wait end
+              from outbox.account a,
+                   lateral (select c.now, p.probe_at > c.now as waits,
+                                   case when p.doubt_run + told.doubted < a.breaker_after or a.breaker_after is null then null
+                                        when p.probe_at is null then 1 else least(2 * p.probe_wait, 60) end as wait
+                              from outbox.account_meter p cross join (select clock_timestamp() as now) as c
+                             where p.account = a.name) as t
+             where m.account = told.account and a.name = told.account;
+        end if;
+    end loop;
+end $$;
+comment on function outbox.count_doubt is
+    'The breaker: counts ambiguous attempts in a row by account. Once they are breaker_after, one operation may go after a second, and if that is ambiguous too, after two, four ... a
+minute more; a clear answer closes it';
+
 create function outbox.settle_held(reports outbox.report[]) returns setof bigint
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     update outbox.operation o
@@ -1351,6 +1396,7 @@ begin
       join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.lease_token = r.lease_token and not a.recorded;
 
     perform outbox.keep_reports(reports);
+    perform outbox.count_doubt(reports);
     select array_agg(id) into held from outbox.settle_held(reports) as id;
     select array_agg(r) into reports
       from unnest(reports) r join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.late;
@@ -1551,7 +1597,8 @@ create function outbox.due(max_count integer, out due_count integer, out next_in
         select a.name, greatest(
                    case when a.paused_at is not null then 'infinity' else '-infinity' end::timestamptz,
                    a.blocked_until,
-                   case when (a.blocked_until is not null and f.count > 0) or f.count >= a.max_in_flight then 'infinity' end::timestamptz,
+                   m.probe_at,
+                   case when ((a.blocked_until is not null or m.probe_at is not null) and f.count > 0) or f.count >= a.max_in_flight then 'infinity' end::timestamptz,
                    case when a.rate_per_second is not null  -- (an interval of more than 290,000 years would be an error)
                         then now + make_interval(secs => greatest(1 - outbox.tokens(m, a, now), 0) / greatest(a.rate_per_second, 1e-9))
                    end) as open_at
@@ -1767,6 +1814,7 @@ begin
     perform outbox.known_account(resume.account, resume.reason);
     update outbox.account a set paused_at = null, paused_reason = null, blocked_until = null, blocked_reason = null
      where a.name = resume.account;
+    update outbox.account_meter m set doubt_run = 0, probe_at = null, probe_wait = null where m.account = resume.account;
     delete from outbox.throttle t where t.account = resume.account;
     delete from outbox.suspicion s where s.account = resume.account;
     insert into outbox.action (name, account, reason) values ('resume', resume.account, resume.reason);
@@ -1934,8 +1982,8 @@ grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.re
 grant select on outbox.operation, outbox.attempt, outbox.action, outbox.suspicion, outbox.finished_count to outbox_admin;
 grant insert, update, delete on outbox.endpoint to outbox_admin;
 -- Not paused_* and blocked_*: those move by pause() and resume(), which leave a trace.
-grant insert (name, app_id, base_url, max_in_flight, rate_per_second, burst, allow_guessable_keys),
-      update (name, app_id, base_url, max_in_flight, rate_per_second, burst, allow_guessable_keys), delete on outbox.account to outbox_admin;
+grant insert (name, app_id, base_url, max_in_flight, rate_per_second, burst, breaker_after, allow_guessable_keys),
+      update (name, app_id, base_url, max_in_flight, rate_per_second, burst, breaker_after, allow_guessable_keys), delete on outbox.account to outbox_admin;
 
 -- A check calls its functions in the name of whoever writes the row.
 grant execute on function outbox.is_plausible to outbox_worker, outbox_admin;

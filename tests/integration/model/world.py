@@ -124,7 +124,7 @@ MOVED: Final = {
                   "lease_expires_at", "created_at", "finished_at"),
     "attempt": ("started_at", "finished_at"),
     "account": ("paused_at", "blocked_until"),
-    "account_meter": ("refilled_at",),
+    "account_meter": ("refilled_at", "probe_at"),
     "throttle": ("blocked_until", "blocked_at"),
     "suspicion": ("met_at",),
 }  # fmt: skip
