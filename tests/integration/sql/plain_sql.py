@@ -1,4 +1,4 @@
-"""The outbox as plain SQL speaks it, and operations brought into each state by the functions of schema.sql."""
+"""The outbox as plain SQL speaks it, and operations brought into each state by schema.sql's own functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final, LiteralString, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 import psycopg
@@ -20,28 +20,33 @@ Row: TypeAlias = dict[str, Any]
 
 ACCOUNTS: Final = """
     insert into outbox.account (name, app_id, allow_guessable_keys) values
-        ('default', 'app', false), ('twin', 'app', false), ('other', 'other-app', false), ('lenient', 'lenient-app', true)
+        ('default', 'app', false), ('twin', 'app', false), ('other', 'other-app', false),
+        ('lenient', 'lenient-app', true)
 """
 FINAL: Final = ("succeeded", "failed", "expired", "cancelled")
 STATES: Final = ("queued", "in_flight", *FINAL, "unresolved")
 
-_RECORD: Final[LiteralString] = """
+_RECORD: Final = """
     select * from outbox.record(
         array[%(operation_id)s]::bigint[], array[%(number)s]::integer[], array[%(lease_token)s]::uuid[],
         array[%(verdict)s]::outbox.verdict[], array[%(phase)s]::outbox.phase[], array[%(status)s]::integer[],
-        array[%(error)s]::text[], array[%(provider_id)s]::text[], array[%(body_sha256)s]::bytea[], array[null]::bytea[],
-        array[%(headers)s]::jsonb[], array[%(body)s]::bytea[], array[%(state)s]::outbox.state[], array[0], array[%(delay)s]::float8[],
+        array[%(error)s]::text[], array[%(provider_id)s]::text[], array[%(body_sha256)s]::bytea[],
+        array[null]::bytea[], array[%(headers)s]::jsonb[], array[%(body)s]::bytea[],
+        array[%(state)s]::outbox.state[], array[0], array[%(delay)s]::float8[],
         array[%(counts)s], array[%(settled)s], array[%(clears_doubt)s])
 """
-_AGE: Final[LiteralString] = """
-    with shifted as (
+_AGE: Final = """
+    with back as materialized (select make_interval(secs => -%(by)s) as by),
+    shifted as (
         update outbox.attempt
-           set started_at = started_at - make_interval(secs => %(by)s), finished_at = finished_at - make_interval(secs => %(by)s)
+           set started_at = started_at + by, finished_at = finished_at + by
+          from back
          where operation_id = %(id)s)
     update outbox.operation
-       set created_at = created_at - make_interval(secs => %(by)s), finished_at = finished_at - make_interval(secs => %(by)s), settles_at = settles_at - make_interval(secs => %(by)s),
-           next_attempt_at = next_attempt_at - make_interval(secs => %(by)s), lease_expires_at = lease_expires_at - make_interval(secs => %(by)s),
-           first_sent_at = first_sent_at - make_interval(secs => %(by)s), key_window_closes_at = key_window_closes_at - make_interval(secs => %(by)s)
+       set created_at = created_at + by, finished_at = finished_at + by, settles_at = settles_at + by,
+           next_attempt_at = next_attempt_at + by, lease_expires_at = lease_expires_at + by,
+           first_sent_at = first_sent_at + by, key_window_closes_at = key_window_closes_at + by
+      from back
      where id = %(id)s
 """
 
@@ -50,22 +55,22 @@ def key() -> str:
     return str(uuid4())
 
 
-def rows(conn: psycopg.Connection, query: LiteralString, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[Row]:
+def rows(conn: psycopg.Connection, query: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[Row]:
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query, values or None).fetchall()
 
 
-def row(conn: psycopg.Connection, query: LiteralString, values: Mapping[str, Any] | Sequence[Any] = ()) -> Row:
+def row(conn: psycopg.Connection, query: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> Row:
     [only] = rows(conn, query, values)
     return only
 
 
-def value(conn: psycopg.Connection, query: LiteralString, values: Mapping[str, Any] | Sequence[Any] = ()) -> Any:  # noqa: ANN401
+def value(conn: psycopg.Connection, query: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> Any:  # noqa: ANN401
     [only] = row(conn, query, values).values()
     return only
 
 
-def call(conn: psycopg.Connection, function: LiteralString, **arguments: object) -> list[Row]:
+def call(conn: psycopg.Connection, function: str, **arguments: object) -> list[Row]:
     """``select * from function(name => value, ...)``, as somebody at a prompt would write it."""
     named = [sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in arguments]
     query = sql.SQL("select * from {}({})").format(sql.SQL(function), sql.SQL(", ").join(named))
@@ -73,9 +78,19 @@ def call(conn: psycopg.Connection, function: LiteralString, **arguments: object)
         return cursor.execute(query, arguments).fetchall()
 
 
-def enqueue(conn: psycopg.Connection, endpoint: str | None = "voice.call", payload: str | None = "{}", **options: object) -> Row:
-    [only] = call(conn, "outbox.enqueue", endpoint=endpoint, payload=payload, **options)
+def enqueue(conn: psycopg.Connection, **given: object) -> Row:
+    [only] = call(conn, "outbox.enqueue", **{"endpoint": "voice.call", "payload": "{}", **given})
     return only
+
+
+def insert(conn: psycopg.Connection, **columns: object) -> int:
+    """A plain INSERT, past the functions."""
+    given = {"endpoint": "voice.call", "idempotency_key": key(), "payload": "{}", **columns}
+    statement = sql.SQL("insert into outbox.operation ({}) values ({}) returning id").format(
+        sql.SQL(", ").join(map(sql.Identifier, given)), sql.SQL(", ").join(map(sql.Placeholder, given))
+    )
+    [(id_,)] = conn.execute(statement, given).fetchall()
+    return int(id_)
 
 
 def operation(conn: psycopg.Connection, id_: int) -> Row:
@@ -101,21 +116,48 @@ def claim(conn: psycopg.Connection, max_count: int = 1) -> list[Row]:
 
 def record(conn: psycopg.Connection, leased: Row, verdict: str, state: str, **told: object) -> Row:
     """Report one attempt; what is not told is what a whole answer of status 200 has."""
-    answered = {"phase": "answered", "status": 200, "error": None, "provider_id": None, "body": b"{}", "body_sha256": None}
-    decided = {"headers": json.dumps([]), "delay": 0.0, "counts": True, "settled": True, "clears_doubt": False}
+    answered = {
+        "phase": "answered",
+        "status": 200,
+        "error": None,
+        "provider_id": None,
+        "body": b"{}",
+        "body_sha256": None,
+    }
+    decided = {
+        "headers": json.dumps([]),
+        "delay": 0.0,
+        "counts": True,
+        "settled": True,
+        "clears_doubt": False,
+    }
     known = {"operation_id": leased["id"], "number": leased["number"], "lease_token": leased["lease_token"]}
     return row(conn, _RECORD, {**answered, **decided, **known, "verdict": verdict, "state": state, **told})
 
 
 def lost(conn: psycopg.Connection, leased: Row, state: str, **told: object) -> Row:
     """Report that the request left and no answer came."""
-    silence = {"phase": "sent", "status": None, "body": None, "headers": None, "error": "reset", "settled": False}
+    silence = {
+        "phase": "sent",
+        "status": None,
+        "body": None,
+        "headers": None,
+        "error": "reset",
+        "settled": False,
+    }
     return record(conn, leased, "ambiguous", state, **{**silence, **told})
 
 
 def not_sent(conn: psycopg.Connection, leased: Row, state: str) -> Row:
     """Report that nothing left the machine."""
-    nothing = {"phase": "connecting", "status": None, "body": None, "headers": None, "error": "refused", "counts": False}
+    nothing = {
+        "phase": "connecting",
+        "status": None,
+        "body": None,
+        "headers": None,
+        "error": "refused",
+        "counts": False,
+    }
     return record(conn, leased, "not_sent", state, **nothing)
 
 
@@ -137,6 +179,14 @@ def operation_in(conn: psycopg.Connection, state: str, **options: object) -> int
                 lost(conn, leased, "unresolved")
     assert operation(conn, id_)["state"] == state
     return id_
+
+
+def steer(
+    conn: psycopg.Connection, name: str, id_: int | None, reason: str | None = "because", **more: object
+) -> Any:  # noqa: ANN401
+    """Call an administrator's function: the new state comes back, or the new operation of a reissue."""
+    [answer] = call(conn, f"outbox.{name}", id=id_, reason=reason, **more)
+    return answer if name == "reissue" else answer[name]
 
 
 @contextmanager

@@ -1,22 +1,29 @@
-"""The attempts: what may have been executed, told once and kept as long as its operation (laws 1, 3 and 5)."""
+"""The attempts: what may have been executed, told once and kept with its operation (laws 1, 3 and 5)."""
 
 from __future__ import annotations
-
-from typing import LiteralString
 
 import psycopg
 import pytest
 
-from tests.integration.sql.plain_sql import attempts, enqueue, lease, lost, operation_in, record, refused, time_travel
+from tests.integration.sql.plain_sql import (
+    attempts,
+    enqueue,
+    lease,
+    lost,
+    operation_in,
+    record,
+    refused,
+    time_travel,
+)
 
-OTHER: dict[str, LiteralString] = {
+OTHER: dict[str, str] = {
     "operation_id": "(select max(id) from outbox.operation where id <> operation_id)",
     "number": "number + 7",
     "lease_token": "gen_random_uuid()",
     "leased_by": "'another/1'",
     "started_at": "started_at + interval '1 s'",
 }
-TOLD: dict[str, LiteralString] = {
+TOLD: dict[str, str] = {
     "recorded": "false",
     "late": "not late",
     "verdict": "'ambiguous'",
@@ -27,7 +34,7 @@ TOLD: dict[str, LiteralString] = {
     "provider_id": "'v-2'",
     "body_sha256": "sha256('another')",
 }
-IMPOSSIBLE: list[tuple[LiteralString, str]] = [
+IMPOSSIBLE: list[tuple[str, str]] = [
     ("number = 0", "attempt_number_check"),
     ("finished_at = started_at - interval '1 us'", "attempt_ends_after_its_start"),
     ("verdict = null", "attempt_verdict_when_finished"),
@@ -47,8 +54,8 @@ IMPOSSIBLE: list[tuple[LiteralString, str]] = [
 ]
 
 
-def update(conn: psycopg.Connection, id_: int, assignments: LiteralString) -> None:
-    conn.execute(f"update outbox.attempt set {assignments} where operation_id = {id_}".encode())
+def update(conn: psycopg.Connection, id_: int, assignments: str) -> None:
+    conn.execute(f"update outbox.attempt set {assignments} where operation_id = {id_}")
 
 
 @pytest.mark.parametrize("column", OTHER)
@@ -57,18 +64,20 @@ def test_an_attempt_keeps_its_number_token_and_start(conn: psycopg.Connection, c
     for state in ("in_flight", "succeeded"):
         id_ = operation_in(conn, state)
         with refused(conn, "RO010", "is on record"):
-            update(conn, id_, f"{column} = {OTHER[column]}")  # type: ignore[arg-type]  # a constant
+            update(conn, id_, f"{column} = {OTHER[column]}")
 
 
 @pytest.mark.parametrize("column", TOLD)
 def test_an_attempt_is_recorded_once(conn: psycopg.Connection, column: str) -> None:
     id_ = operation_in(conn, "succeeded")
     with refused(conn, "RO010", f"attempt 1 of operation {id_} is on record"):
-        update(conn, id_, f"{column} = {TOLD[column]}")  # type: ignore[arg-type]  # a constant
+        update(conn, id_, f"{column} = {TOLD[column]}")
 
 
 @pytest.mark.parametrize(("assignments", "constraint"), IMPOSSIBLE)
-def test_there_is_no_attempt_that_contradicts_itself(conn: psycopg.Connection, assignments: LiteralString, constraint: str) -> None:
+def test_there_is_no_attempt_that_contradicts_itself(
+    conn: psycopg.Connection, assignments: str, constraint: str
+) -> None:
     id_ = operation_in(conn, "succeeded")
     with pytest.raises(psycopg.errors.CheckViolation) as caught, time_travel(conn):
         update(conn, id_, assignments)
@@ -76,9 +85,8 @@ def test_there_is_no_attempt_that_contradicts_itself(conn: psycopg.Connection, a
 
 
 def test_every_check_of_an_attempt_is_tried(conn: psycopg.Connection) -> None:
-    there = {name for (name,) in conn.execute(
-        "select conname from pg_constraint where conrelid = 'outbox.attempt'::regclass and contype = 'c'")}  # fmt: skip
-    assert there == {constraint for _, constraint in IMPOSSIBLE}
+    query = "select conname from pg_constraint where conrelid = 'outbox.attempt'::regclass and contype = 'c'"
+    assert {name for (name,) in conn.execute(query)} == {constraint for _, constraint in IMPOSSIBLE}
 
 
 def test_an_attempt_is_not_taken_away_from_its_operation(conn: psycopg.Connection) -> None:
@@ -93,7 +101,9 @@ def test_an_attempt_is_not_taken_away_from_its_operation(conn: psycopg.Connectio
 def test_attempts_go_with_their_operation(conn: psycopg.Connection) -> None:
     id_ = operation_in(conn, "succeeded")
     with time_travel(conn):
-        conn.execute("update outbox.operation set finished_at = finished_at - interval '48 hours' where id = %s", [id_])
+        conn.execute(
+            "update outbox.operation set finished_at = finished_at - interval '48 hours' where id = %s", [id_]
+        )
     conn.execute("delete from outbox.operation where id = %s", [id_])
     assert attempts(conn, id_) == []
 
@@ -120,7 +130,7 @@ def test_an_attempt_number_is_never_used_twice(conn: psycopg.Connection) -> None
         ("verdict = 'not_sent', phase = 'connecting'", False),
     ],
 )
-def test_doubt_follows_from_the_verdict(conn: psycopg.Connection, told: LiteralString, doubt: bool) -> None:  # noqa: FBT001
+def test_doubt_follows_from_the_verdict(conn: psycopg.Connection, told: str, doubt: bool) -> None:  # noqa: FBT001
     id_ = operation_in(conn, "in_flight")
     assert attempts(conn, id_)[0]["doubt"], "an open attempt may be executed right now"
     with conn.transaction(force_rollback=True):

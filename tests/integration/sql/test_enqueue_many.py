@@ -10,20 +10,32 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.sql.plain_sql import Row, call, enqueue, key, operation, refused, rows, until_blocked, value
+from tests.integration.sql.plain_sql import (
+    Row,
+    call,
+    enqueue,
+    key,
+    operation,
+    refused,
+    rows,
+    until_blocked,
+    value,
+)
 from tests.postgres import Connect
 
 SOON = datetime.now(UTC) + timedelta(hours=1)
 
 
-def enqueue_many(conn: psycopg.Connection, payload: Sequence[str | None], **arrays: Sequence[Any]) -> list[Row]:
+def enqueue_many(
+    conn: psycopg.Connection, payload: Sequence[str | None], **arrays: Sequence[Any]
+) -> list[Row]:
     """Call it with all arrays typed, as a client library would."""
     types = {"priority": "integer[]", "not_before": "timestamptz[]", "deadline": "timestamptz[]"}
     given = {"endpoint": ["voice.call"], **arrays}
     named = ", ".join(f"{name} => %({name})s::{types.get(name, 'text[]')}" for name in given)
     query = f"select * from outbox.enqueue_many(payload => %(payload)s::text[]::json[], {named})"
     values = {"payload": list(payload), **{name: list(array) for name, array in given.items()}}
-    return rows(conn, query.encode(), values)
+    return rows(conn, query, values)
 
 
 @pytest.fixture
@@ -46,18 +58,21 @@ def test_answers_come_in_the_order_of_the_payloads(conn: psycopg.Connection) -> 
 
 def test_an_array_of_one_holds_for_all_rows(conn: psycopg.Connection) -> None:
     made = enqueue_many(
-        conn, ["{}"] * 3, endpoint=["sms.send"], account=["other"], lane=["night"], priority=[2], not_before=[SOON],
-        deadline=[SOON + timedelta(hours=1)], on_done=["app.done"], traceparent=[f"00-{'a' * 32}-{'b' * 16}-01"])  # fmt: skip
+        conn, ["{}"] * 3, endpoint=["sms.send"], account=["other"], lane=["night"], priority=[2],
+        not_before=[SOON], deadline=[SOON + timedelta(hours=1)], on_done=["app.done"],
+        traceparent=[f"00-{'a' * 32}-{'b' * 16}-01"])  # fmt: skip
     told = ("endpoint", "account", "lane", "priority", "next_attempt_at", "deadline_at", "on_done")
     stored = {tuple(operation(conn, each["id"])[name] for name in told) for each in made}
     assert stored == {("sms.send", "other", "night", 2, SOON, SOON + timedelta(hours=1), "app.done")}
 
 
-def test_a_null_in_an_array_means_the_default_and_not_the_value_of_the_first_row(conn: psycopg.Connection) -> None:
+def test_a_null_in_an_array_means_the_default_and_not_the_value_of_the_first_row(
+    conn: psycopg.Connection,
+) -> None:
     first, second = enqueue_many(
-        conn, ["{}"] * 2, account=["other", None], idempotency_key=[key(), None], lane=["night", None], priority=[3, None],
-        not_before=[SOON, None], deadline=[SOON + timedelta(hours=1), None], on_done=["app.done", None],
-        traceparent=[f"00-{'a' * 32}-{'b' * 16}-01", None])  # fmt: skip
+        conn, ["{}"] * 2, account=["other", None], idempotency_key=[key(), None], lane=["night", None],
+        priority=[3, None], not_before=[SOON, None], deadline=[SOON + timedelta(hours=1), None],
+        on_done=["app.done", None], traceparent=[f"00-{'a' * 32}-{'b' * 16}-01", None])  # fmt: skip
     assert operation(conn, first["id"])["next_attempt_at"] == SOON
     stored = operation(conn, second["id"])
     told = ("account", "lane", "priority", "deadline_at", "on_done", "traceparent")
@@ -72,10 +87,17 @@ def test_a_missing_endpoint_is_not_that_of_the_first_row(conn: psycopg.Connectio
 
 @pytest.mark.parametrize(
     "arrays",
-    [{"lane": ["a", "b"]}, {"endpoint": []}, {"idempotency_key": ["8b1a9953-c461-4296-a827-abf8c47804d7"]}, {"priority": [1] * 4}],
+    [
+        {"lane": ["a", "b"]},
+        {"endpoint": []},
+        {"idempotency_key": ["8b1a9953-c461-4296-a827-abf8c47804d7"]},
+        {"priority": [1] * 4},
+    ],
     ids=lambda arrays: next(iter(arrays)),
 )
-def test_an_array_of_another_length_is_refused_by_name(conn: psycopg.Connection, arrays: dict[str, list[Any]]) -> None:
+def test_an_array_of_another_length_is_refused_by_name(
+    conn: psycopg.Connection, arrays: dict[str, list[Any]]
+) -> None:
     [name] = arrays
     with refused(conn, "RO004", f"^{name} has another length than payload, which has 3"):
         enqueue_many(conn, ["{}"] * 3, **arrays)
@@ -127,8 +149,8 @@ def test_a_batch_may_be_repeated(conn: psycopg.Connection) -> None:
 
 def test_columns_of_any_collation_may_be_enqueued(conn: psycopg.Connection) -> None:
     query = """
-        select * from outbox.enqueue_many(array['voice.call' collate "POSIX"], array['{}'::json], idempotency_key => array[%s],
-                                          account => array['other'])
+        select * from outbox.enqueue_many(array['voice.call' collate "POSIX"], array['{}'::json],
+                                          idempotency_key => array[%s], account => array['other'])
     """
     chosen = key()
     assert [rows(conn, query, [chosen])[0]["created"] for _ in range(2)] == [True, False]
@@ -140,24 +162,37 @@ def test_five_thousand_operations_are_one_statement(conn: psycopg.Connection) ->
     assert sum(each["created"] for each in enqueue_many(conn, ["{}"] * 5000, idempotency_key=keys)) == 0
 
 
-def test_batches_with_keys_in_common_in_opposite_orders_do_not_deadlock(conn: psycopg.Connection, connect: Connect, pool: ThreadPoolExecutor) -> None:
-    """Both hold their first row when they meet a third one's key; in the order given, each would then want the other's first."""
+def test_batches_with_keys_in_common_in_opposite_orders_do_not_deadlock(
+    conn: psycopg.Connection, connect: Connect, pool: ThreadPoolExecutor
+) -> None:
+    """Both meet a third one's key when they hold one row; in the order given, each would want the other's."""
     keys = sorted(key() for _ in range(3))
     batches = [{"idempotency_key": keys}, {"idempotency_key": keys[::-1]}]
-    for batch, answer in zip(batches, both_behind(conn, connect, pool, batches, {"idempotency_key": keys[1]}), strict=True):
+    for batch, answer in zip(
+        batches, both_behind(conn, connect, pool, batches, {"idempotency_key": keys[1]}), strict=True
+    ):
         assert [each["idempotency_key"] for each in answer] == batch["idempotency_key"]
 
 
-def test_batches_that_use_a_key_with_many_app_ids_do_not_deadlock(conn: psycopg.Connection, connect: Connect, pool: ThreadPoolExecutor) -> None:
-    """A key made from an order's number (UUID v5) may stand for a call of one account and a message of another."""
+def test_batches_that_use_a_key_with_many_app_ids_do_not_deadlock(
+    conn: psycopg.Connection, connect: Connect, pool: ThreadPoolExecutor
+) -> None:
+    """A key made from an order's number (UUID v5) may stand for a call of one account and for another's."""
     keys, accounts = [key()] * 3, ["default", "lenient", "other"]
-    batches = [{"idempotency_key": keys, "account": accounts}, {"idempotency_key": keys, "account": accounts[::-1]}]
+    batches = [
+        {"idempotency_key": keys, "account": accounts},
+        {"idempotency_key": keys, "account": accounts[::-1]},
+    ]
     answers = both_behind(conn, connect, pool, batches, {"idempotency_key": keys[0], "account": "lenient"})
     assert len({each["id"] for answer in answers for each in answer}) == 3
 
 
 def both_behind(
-    conn: psycopg.Connection, connect: Connect, pool: ThreadPoolExecutor, batches: list[dict[str, list[str]]], first: dict[str, str]
+    conn: psycopg.Connection,
+    connect: Connect,
+    pool: ThreadPoolExecutor,
+    batches: list[dict[str, list[str]]],
+    first: dict[str, str],
 ) -> list[list[Row]]:
     """Run two batches while another transaction holds one of their keys, then let go of that."""
     holder, *clients = (connect(autocommit=False) for _ in range(3))
@@ -175,12 +210,20 @@ def both_behind(
     return [each.result(timeout=20) for each in running]
 
 
-def test_many_batches_with_keys_in_common_all_come_through(connect: Connect, pool: ThreadPoolExecutor) -> None:
+def test_many_batches_with_keys_in_common_all_come_through(
+    connect: Connect, pool: ThreadPoolExecutor
+) -> None:
     clients = [connect(), connect()]
     created = 0
     for _ in range(15):
         keys = [key() for _ in range(40)]
         orders = [keys, keys[::-1]]
-        answers = list(pool.map(lambda client, order: enqueue_many(client, ["{}"] * 40, idempotency_key=order), clients, orders))
+        answers = list(
+            pool.map(
+                lambda client, order: enqueue_many(client, ["{}"] * 40, idempotency_key=order),
+                clients,
+                orders,
+            )
+        )
         created += sum(each["created"] for answer in answers for each in answer)
     assert created == 15 * 40

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import LiteralString
 from uuid import NAMESPACE_URL, uuid1, uuid4, uuid5
 
 import psycopg
 import pytest
 
-from tests.integration.sql.plain_sql import enqueue, key, operation, refused, row, value
+from tests.integration.sql.plain_sql import enqueue, insert, key, operation, refused, row, value
 
 NOT_KEYS = {
     "empty": "",
@@ -64,17 +63,25 @@ UNGUESSABLE = {
     "natural key": "order-1001-confirmation",
     "21 digits": "123456789012345678901",
 }
-MILLION: LiteralString = """
-    select count(*) filter (where not outbox.is_key(uuid)) as malformed, count(*) filter (where outbox.is_guessable(uuid)) as guessable,
-           count(*) as tried
+MILLION: str = """
+    select count(*) filter (where not outbox.is_key(uuid)) as malformed,
+           count(*) filter (where outbox.is_guessable(uuid)) as guessable, count(*) as tried
       from (select gen_random_uuid()::text as uuid from generate_series(1, 1000000)) as v4
 """
-VERSIONS: LiteralString = """
-    with digits as materialized (select replace(gen_random_uuid()::text, '-', '') as hex from generate_series(1, 1500)),
-    versions as (select overlay(hex placing version::text from 13 for 1)::uuid::text as uuid from digits, generate_series(1, 8) as version),
-    spelled as (select unnest(array[uuid, upper(uuid), replace(uuid, '-', ''), upper(replace(uuid, '-', '')), 'urn:uuid:' || uuid,
-                                    translate(uuid, 'abcdef', '123456'), translate(uuid, '0123456789', 'abcdefabcd')]) as key from versions)
-    select count(*) filter (where not outbox.is_key(key) or outbox.is_guessable(key)) as refused, count(*) as tried from spelled
+VERSIONS: str = """
+    with digits as materialized (
+        select replace(gen_random_uuid()::text, '-', '') as hex from generate_series(1, 1500)),
+    versions as (
+        select overlay(hex placing version::text from 13 for 1)::uuid::text as uuid
+          from digits, generate_series(1, 8) as version),
+    spelled as (
+        select unnest(array[uuid, upper(uuid), replace(uuid, '-', ''), upper(replace(uuid, '-', '')),
+                            'urn:uuid:' || uuid, translate(uuid, 'abcdef', '123456'),
+                            translate(uuid, '0123456789', 'abcdefabcd')]) as key
+          from versions)
+    select count(*) filter (where not outbox.is_key(key) or outbox.is_guessable(key)) as refused,
+           count(*) as tried
+      from spelled
 """
 
 
@@ -84,20 +91,22 @@ def test_a_key_is_1_to_255_visible_ascii_characters(conn: psycopg.Connection, ba
     with refused(conn, "RO003", "1 to 255 visible ASCII characters.*UUID v4"):
         enqueue(conn, idempotency_key=bad, account=account)
     with refused(conn, "RO003", "1 to 255 visible ASCII characters"):
-        conn.execute("insert into outbox.operation (account, endpoint, idempotency_key, payload) values (%s, 'voice.call', %s, '{}')",
-                     [account, bad])  # fmt: skip
+        insert(conn, idempotency_key=bad, account=account)
 
 
 @pytest.mark.parametrize("bad", NOT_KEYS.values(), ids=NOT_KEYS.keys())
-def test_a_malformed_key_is_refused_by_a_check_even_without_triggers(conn: psycopg.Connection, bad: str) -> None:
+def test_a_malformed_key_is_refused_by_a_check_even_without_triggers(
+    conn: psycopg.Connection, bad: str
+) -> None:
     with refused(conn, "23514", "operation_idempotency_key_check"):
         conn.execute("set local session_replication_role = replica")
-        conn.execute("insert into outbox.operation (app_id, endpoint, idempotency_key, payload, payload_sha256)"
-                     " values ('app', 'voice.call', %s, '{}', sha256(''))", [bad])  # fmt: skip
+        insert(conn, idempotency_key=bad, app_id="app", payload_sha256=bytes(32))
 
 
 @pytest.mark.parametrize("guess", GUESSABLE.values(), ids=GUESSABLE.keys())
-def test_a_key_that_is_reused_by_accident_is_refused_with_advice(conn: psycopg.Connection, guess: str) -> None:
+def test_a_key_that_is_reused_by_accident_is_refused_with_advice(
+    conn: psycopg.Connection, guess: str
+) -> None:
     with refused(conn, "RO003", "sequence or a time.*UUID v4, or v5.*allow_guessable_keys"):
         enqueue(conn, idempotency_key=guess)
     assert enqueue(conn, idempotency_key=guess, account="lenient")["idempotency_key"] == guess
@@ -127,7 +136,12 @@ def test_a_key_is_made_where_none_is_given(conn: psycopg.Connection) -> None:
 @pytest.mark.parametrize(
     "other",
     [{"payload": '{"a": 2}'}, {"payload": '{"a":1}'}, {"endpoint": "sms.send"}, {"account": "twin"}],
-    ids=["another body", "the same object, spelled otherwise", "another endpoint", "another account of the same APP ID"],
+    ids=[
+        "another body",
+        "the same object, spelled otherwise",
+        "another endpoint",
+        "another account of the same APP ID",
+    ],
 )
 def test_a_key_stands_for_one_request_of_an_app_id(conn: psycopg.Connection, other: dict[str, str]) -> None:
     request = {"endpoint": "voice.call", "payload": '{"a": 1}', "idempotency_key": key()}
@@ -139,7 +153,10 @@ def test_a_key_stands_for_one_request_of_an_app_id(conn: psycopg.Connection, oth
 
 def test_a_key_of_another_app_id_is_another_key(conn: psycopg.Connection) -> None:
     shared = key()
-    first, second = enqueue(conn, idempotency_key=shared), enqueue(conn, idempotency_key=shared, account="other")
+    first, second = (
+        enqueue(conn, idempotency_key=shared),
+        enqueue(conn, idempotency_key=shared, account="other"),
+    )
     assert first["id"] != second["id"]
     assert second["created"]
 
@@ -147,10 +164,9 @@ def test_a_key_of_another_app_id_is_another_key(conn: psycopg.Connection) -> Non
 def test_a_key_is_used_once_whoever_writes(conn: psycopg.Connection) -> None:
     known = enqueue(conn)["idempotency_key"]
     with refused(conn, "23505", "operation_key_is_unique"):
-        conn.execute("insert into outbox.operation (endpoint, idempotency_key, payload) values ('voice.call', %s, '{}')", [known])
+        insert(conn, idempotency_key=known)
     with refused(conn, "23505", "operation_key_is_unique"):
-        conn.execute("insert into outbox.operation (account, endpoint, idempotency_key, payload)"
-                     " values ('twin', 'voice.call', %s, '{}')", [known])  # fmt: skip
+        insert(conn, idempotency_key=known, account="twin")
 
 
 def test_letter_case_makes_another_key(conn: psycopg.Connection) -> None:

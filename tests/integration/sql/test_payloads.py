@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import LiteralString
 
 import psycopg
 import pytest
 
-from tests.integration.sql.plain_sql import enqueue, key, operation, refused, value
+from tests.integration.sql.plain_sql import enqueue, insert, operation, refused, value
 
 MIB = 1024 * 1024
-INSERT: LiteralString = "insert into outbox.operation (endpoint, idempotency_key, payload) values ('voice.call', %s, %s)"
 UNREADABLE = {
     "NUL": r'{"a": "\u0000"}',
     "NUL in a name": r'{"\u0000": 1}',
@@ -36,10 +34,10 @@ SPELLINGS = {
     "order of names": '{"b": 1, "a": 2}',
     "names twice": '{"a": 1, "a": 2}',
     "escapes": r'{"a": "\u00e9\/\n\ud83d\ude00", "\u0062": "é😀"}',
-    "numbers": '{"a": 1.10, "b": 1E+2, "c": -0, "d": 0.1000000000000000055511151231257827, "e": 12345678901234567890}',
+    "numbers": '{"a": 1.10, "b": 1E+2, "c": -0, "d": 0.1000000000000000055511151231257827, "e": 1e99}',
     "empty": "{}",
     "not normalised": '{"a": "e\u0301", "b": "\u00e9"}',
-    "quotes of SQL": '''{"a": "it's $$ \\\\ %s", "b": "'); drop table x; --"}''',
+    "quotes of SQL": """{"a": "it's $$ \\\\ %s", "b": "'); drop table x; --"}""",
 }
 
 
@@ -53,20 +51,22 @@ def of_size(size: int) -> str:
 
 @pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_a_payload_can_be_read_back_as_jsonb(conn: psycopg.Connection, payload: str) -> None:
-    for attempt in (lambda: enqueue(conn, payload=payload), lambda: conn.execute(INSERT, [key(), payload])):
+    for attempt in (lambda: enqueue(conn, payload=payload), lambda: insert(conn, payload=payload)):
         with refused(conn, "RO004", "cannot be read back.*Leave out"):
             attempt()
 
 
 @pytest.mark.parametrize("payload", NO_OBJECTS.values(), ids=NO_OBJECTS.keys())
 def test_a_payload_is_an_object(conn: psycopg.Connection, payload: str) -> None:
-    for attempt in (lambda: enqueue(conn, payload=payload), lambda: conn.execute(INSERT, [key(), payload])):
-        with refused(conn, "RO004", f"JSON {value(conn, 'select json_typeof(%s)', [payload])}, not a JSON object"):
+    for attempt in (lambda: enqueue(conn, payload=payload), lambda: insert(conn, payload=payload)):
+        with refused(
+            conn, "RO004", f"JSON {value(conn, 'select json_typeof(%s)', [payload])}, not a JSON object"
+        ):
             attempt()
 
 
 def test_a_payload_is_not_left_out(conn: psycopg.Connection) -> None:
-    for attempt in (lambda: enqueue(conn, payload=None), lambda: conn.execute(INSERT, [key(), None])):
+    for attempt in (lambda: enqueue(conn, payload=None), lambda: insert(conn, payload=None)):
         with refused(conn, "RO004", "missing.*Give a JSON object"):
             attempt()
 
@@ -85,11 +85,14 @@ def test_a_payload_is_not_nested_beyond_what_can_be_parsed(conn: psycopg.Connect
 
 def test_a_payload_may_be_one_mebibyte_and_not_a_byte_more(conn: psycopg.Connection) -> None:
     made = enqueue(conn, payload=of_size(MIB))
-    assert value(conn, "select octet_length(payload::text) from outbox.operation where id = %s", [made["id"]]) == MIB
+    assert (
+        value(conn, "select octet_length(payload::text) from outbox.operation where id = %s", [made["id"]])
+        == MIB
+    )
     with refused(conn, "RO004", f"{MIB + 1} bytes, more than 1 MiB"):
         enqueue(conn, payload=of_size(MIB + 1))
     with refused(conn, "RO004", "more than 1 MiB"):
-        conn.execute(INSERT, [key(), of_size(MIB + 1)])
+        insert(conn, payload=of_size(MIB + 1))
 
 
 def test_the_size_of_a_payload_is_counted_in_bytes(conn: psycopg.Connection) -> None:
@@ -105,30 +108,35 @@ def test_the_text_of_a_payload_is_frozen_to_the_letter(conn: psycopg.Connection,
 
 
 def test_the_hash_of_a_payload_is_made_here_whatever_the_writer_says(conn: psycopg.Connection) -> None:
-    chosen = key()
-    conn.execute("insert into outbox.operation (endpoint, idempotency_key, payload, payload_sha256)"
-                 " values ('voice.call', %s, '{\"a\": 1}', sha256('something else'))", [chosen])  # fmt: skip
-    stored = value(conn, "select payload_sha256 from outbox.operation where idempotency_key = %s", [chosen])
-    assert bytes(stored) == hashlib.sha256(b'{"a": 1}').digest()
+    stored = operation(conn, insert(conn, payload='{"a": 1}', payload_sha256=bytes(32)))
+    assert bytes(stored["payload_sha256"]) == hashlib.sha256(b'{"a": 1}').digest()
 
 
 def test_a_payload_that_came_in_another_encoding_is_frozen_in_utf8(conn: psycopg.Connection) -> None:
     with conn.transaction():
         conn.execute("set local client_encoding = 'LATIN1'")
         made = enqueue(conn, payload='{"name": "Zoë"}')
-        stored = value(conn, "select convert_to(payload::text, 'UTF8') from outbox.operation where id = %s", [made["id"]])
+        stored = value(
+            conn, "select convert_to(payload::text, 'UTF8') from outbox.operation where id = %s", [made["id"]]
+        )
     assert bytes(stored) == '{"name": "Zoë"}'.encode()
 
 
 @pytest.mark.parametrize(
     ("column", "bad"),
-    [("payload", "'[]'"), ("payload", f"('{{\"a\":\"' || repeat('x', {MIB}) || '\"}}')::json"), ("payload_sha256", "'\\x00'")],
+    [
+        ("payload", "'[]'"),
+        ("payload", f"('{{\"a\":\"' || repeat('x', {MIB}) || '\"}}')::json"),
+        ("payload_sha256", "'\\x00'"),
+    ],
 )
-def test_a_bad_payload_is_refused_by_a_check_even_without_triggers(conn: psycopg.Connection, column: str, bad: LiteralString) -> None:
+def test_a_bad_payload_is_refused_by_a_check_even_without_triggers(
+    conn: psycopg.Connection, column: str, bad: str
+) -> None:
     made = enqueue(conn)
     with refused(conn, "23514", f"operation_{column}_check"):
         conn.execute("set local session_replication_role = replica")
-        conn.execute(f"update outbox.operation set {column} = {bad} where id = {made['id']}".encode())
+        conn.execute(f"update outbox.operation set {column} = {bad} where id = {made['id']}")
 
 
 def test_a_refusal_does_not_repeat_the_payload(conn: psycopg.Connection) -> None:

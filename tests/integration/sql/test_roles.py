@@ -1,4 +1,4 @@
-"""Who may do what. Each role is tried with a login of its own, since SET ROLE leaves the session's user as it is."""
+"""Who may do what. Each role is tried with a login of its own: SET ROLE does not change the session's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.integration.sql.plain_sql import (
     actions,
     call,
     enqueue,
+    insert,
     key,
     lease,
     operation,
@@ -82,12 +83,14 @@ def logins(database: Database, connect: Connect) -> Logins:
 
 
 def may_read(conn: psycopg.Connection) -> set[str]:
-    return names(conn, "select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'v')"
+    return names(conn, "select relname from pg_class"
+                       " where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'v')"
                        " and has_any_column_privilege(oid, 'select')")  # fmt: skip
 
 
 def may_write(conn: psycopg.Connection) -> set[str]:
-    return names(conn, "select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'v')"
+    return names(conn, "select relname from pg_class"
+                       " where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'v')"
                        " and (has_any_column_privilege(oid, 'insert, update, references')"
                        "      or has_table_privilege(oid, 'delete, truncate, trigger'))")  # fmt: skip
 
@@ -114,7 +117,7 @@ def test_a_producer_may_only_enqueue_and_see_results(logins: Logins) -> None:
     assert may_read(producer) == {"result"}
     assert may_write(producer) == set()
     with refused(producer, "42501"):
-        producer.execute("insert into outbox.operation (endpoint, idempotency_key, payload) values ('voice.call', 'k', '{}')")
+        insert(producer)
     with refused(producer, "42501"):
         producer.execute("select app_id from outbox.account")
 
@@ -126,7 +129,11 @@ def test_a_producer_sees_its_own_results_and_no_others(logins: Logins, conn: psy
     seen = {each["id"]: each for each in rows(producer, "select * from outbox.result")}
     assert mine in seen
     assert theirs not in seen
-    assert (seen[mine]["state"], seen[mine]["provider_id"], seen[mine]["response_body"]) == ("succeeded", "v-7", b"ok")
+    assert (seen[mine]["state"], seen[mine]["provider_id"], seen[mine]["response_body"]) == (
+        "succeeded",
+        "v-7",
+        b"ok",
+    )
 
 
 def test_no_condition_of_a_producer_looks_past_its_own_results(logins: Logins) -> None:
@@ -135,15 +142,17 @@ def test_no_condition_of_a_producer_looks_past_its_own_results(logins: Logins) -
     theirs = enqueue(competitor)["idempotency_key"]
     seen: list[str] = []
     producer.add_notice_handler(lambda notice: seen.append(notice.message_primary or ""))
-    producer.execute("create function pg_temp.peek(key text) returns boolean language plpgsql cost 0.0000001 as"
-                     " $$ begin raise notice '%', key; return true; end $$")  # fmt: skip
+    producer.execute("create function pg_temp.peek(key text) returns boolean language plpgsql cost 0.0000001"
+                     " as $$ begin raise notice '%', key; return true; end $$")  # fmt: skip
     mine = enqueue(producer)["idempotency_key"]
     producer.execute("select id from outbox.result where pg_temp.peek(idempotency_key)")
     assert mine in seen
     assert theirs not in seen
 
 
-def test_what_an_administrator_reissues_remains_the_producers_own(logins: Logins, conn: psycopg.Connection) -> None:
+def test_what_an_administrator_reissues_remains_the_producers_own(
+    logins: Logins, conn: psycopg.Connection
+) -> None:
     producer, admin = logins["producer"], logins["admin"]
     first = enqueue(producer)["id"]
     record(conn, lease(conn, first), "refused", "failed", status=400)
@@ -164,15 +173,18 @@ def test_a_worker_claims_and_records_and_writes_no_operation(logins: Logins) -> 
 
 def test_a_worker_does_its_work_without_more_rights(logins: Logins, conn: psycopg.Connection) -> None:
     worker = logins["worker"]
-    worker.execute("insert into outbox.worker (node, pid, version, slots, lease_expires_at) values ('n', 1, '1', 4, now() + '9 s')")
+    worker.execute(
+        "insert into outbox.worker (node, pid, version, slots, lease_expires_at)"
+        " values ('n', 1, '1', 4, now() + '9 s')"
+    )
     worker.execute("update outbox.worker set seen_at = clock_timestamp(), lease_expires_at = now() + '9 s'")
     id_ = enqueue(conn)["id"]
     leased = rows(worker, "select * from outbox.claim(100, '30 s', 'n/1')")
     [mine] = [each for each in leased if each["id"] == id_]
     assert record(worker, mine, "accepted", "succeeded", provider_id="v-1")["fate"] == "recorded"
-    for chore in ("due(1)", "rescue(1)", "settle_passed(1)", "fold_counts()", "scrub('9000:00:00', 1)", "purge('9000:00:00', 1)",
-                  "forget_workers()", "block('other', 'voice.call', 1, 'busy')", "unblock('other', 'voice.call')",
-                  "suspect('other', 1, 403, 60)"):  # fmt: skip
+    for chore in ("due(1)", "rescue(1)", "settle_passed(1)", "fold_counts()", "scrub('9000:00:00', 1)",
+                  "purge('9000:00:00', 1)", "forget_workers()", "block('other', 'voice.call', 1, 'busy')",
+                  "unblock('other', 'voice.call')", "suspect('other', 1, 403, 60)"):  # fmt: skip
         worker.execute(sql.SQL("select * from outbox.{}").format(sql.SQL(chore)))
 
 
@@ -200,7 +212,9 @@ def test_an_administrator_steers_by_functions_and_settings(logins: Logins, conn:
 
 def test_an_administrator_sets_up_accounts_and_endpoints(logins: Logins) -> None:
     admin = logins["admin"]
-    admin.execute("insert into outbox.account (name, app_id, rate_per_second) values ('fresh', 'fresh-app', 5)")
+    admin.execute(
+        "insert into outbox.account (name, app_id, rate_per_second) values ('fresh', 'fresh-app', 5)"
+    )
     admin.execute("update outbox.account set rate_per_second = 7, burst = 3 where name = 'fresh'")
     admin.execute("insert into outbox.endpoint (name, path, key_ttl) values ('fax.send', '/fax', '2 days')")
     admin.execute("update outbox.endpoint set settle = '1 minute', max_attempts = 3 where name = 'fax.send'")
@@ -210,7 +224,10 @@ def test_an_administrator_sets_up_accounts_and_endpoints(logins: Logins) -> None
 
 def test_an_administrator_pauses_by_the_function_that_is_audited(logins: Logins) -> None:
     admin = logins["admin"]
-    for column in ("paused_at = now(), paused_reason = 'quietly'", "blocked_until = null, blocked_reason = null"):
+    for column in (
+        "paused_at = now(), paused_reason = 'quietly'",
+        "blocked_until = null, blocked_reason = null",
+    ):
         with refused(admin, "42501"):
             admin.execute(sql.SQL("update outbox.account set {}").format(sql.SQL(column)))
 
@@ -238,8 +255,10 @@ TRAPS: Final = """
     create temporary table account (name text, app_id text);
     create temporary table endpoint (name text, default_deadline interval);
     create temporary table action (id bigint);
-    create function trap.clock_timestamp() returns timestamptz language sql as $$ select '2001-01-01'::timestamptz $$;
-    create function trap.gen_random_uuid() returns uuid language sql as $$ select '00000000-0000-0000-0000-000000000000'::uuid $$;
+    create function trap.clock_timestamp() returns timestamptz language sql as
+        $$ select '2001-01-01'::timestamptz $$;
+    create function trap.gen_random_uuid() returns uuid language sql as
+        $$ select '00000000-0000-0000-0000-000000000000'::uuid $$;
     create function trap.sha256(bytea) returns bytea language sql as $$ select ''::bytea $$;
     create function trap.never(text, text) returns boolean language sql as $$ select false $$;
     create operator trap.<> (leftarg = text, rightarg = text, function = trap.never);
@@ -249,11 +268,16 @@ TRAPS: Final = """
 """
 
 
-def test_what_a_caller_puts_in_its_own_schema_fools_no_function(logins: Logins, conn: psycopg.Connection) -> None:
+def test_what_a_caller_puts_in_its_own_schema_fools_no_function(
+    logins: Logins, conn: psycopg.Connection
+) -> None:
     producer = logins["producer"]
     conn.execute(sql.SQL("create schema trap authorization {}").format(sql.Identifier(producer.info.user)))
     producer.execute(TRAPS)
-    traps = row(producer, "select 'a'::text <> 'b'::text as operator, extract(year from clock_timestamp())::int as function")
+    traps = row(
+        producer,
+        "select 'a'::text <> 'b'::text as operator, extract(year from clock_timestamp())::int as function",
+    )
     assert traps == {"operator": False, "function": 2001}, "the traps are laid"
     made = enqueue(producer)
     assert made["created"]
@@ -270,7 +294,9 @@ def test_a_role_that_was_put_on_does_not_hide_who_acts(logins: Logins, conn: psy
     admin.execute("set role outbox_admin")
     id_ = enqueue(admin)["id"]
     call(admin, "outbox.cancel", id=id_, reason="no")
-    assert row(admin, "select current_user::text as wears, session_user::text as is")["wears"] == "outbox_admin"
+    assert (
+        row(admin, "select current_user::text as wears, session_user::text as is")["wears"] == "outbox_admin"
+    )
     assert actions(conn, id_)[0]["acted_by"] == operation(conn, id_)["enqueued_by"] == admin.info.user
 
 

@@ -1,4 +1,4 @@
-"""Times, lane, priority, on_done and traceparent: what cannot be processed cannot be written, whoever writes."""
+"""Times, lane, priority, on_done, traceparent: what cannot be processed cannot be written, whoever writes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.integration.sql.plain_sql import enqueue, key, operation, refused, row, value
+from tests.integration.sql.plain_sql import enqueue, insert, key, operation, refused, row, value
 
 NOW = datetime.now(UTC)
-ABSURD = ["infinity", "-infinity", "1999-12-31 23:59:59+00", "9999-01-01 00:00:00+00", "4714-11-24 00:00:00+00 BC", "294276-12-31 00:00:00+00"]
+ABSURD = [
+    "infinity",
+    "-infinity",
+    "1999-12-31 23:59:59+00",
+    "9999-01-01 00:00:00+00",
+    "4714-11-24 00:00:00+00 BC",
+    "294276-12-31 00:00:00+00",
+]
 BAD_WORDS: list[tuple[str, Any, str]] = [
     ("lane", "x" * 101, "up to 100 printable characters"),
     ("lane", "a\tb", "up to 100 printable characters"),
@@ -47,18 +54,6 @@ GOOD_WORDS: list[tuple[str, Any]] = [
 ]
 
 
-def insert(conn: psycopg.Connection, **columns: object) -> int:
-    """A plain INSERT, past the functions."""
-    given = {"endpoint": "voice.call", "idempotency_key": key(), "payload": "{}", **columns}
-    statement = sql.SQL("insert into outbox.operation ({}) values ({}) returning id").format(
-        sql.SQL(", ").join(map(sql.Identifier, given)), sql.SQL(", ").join(map(sql.Placeholder, given))
-    )
-    found = conn.execute(statement, given).fetchone()
-    assert found is not None
-    id_: int = found[0]
-    return id_
-
-
 def without_triggers(conn: psycopg.Connection, column: str, bad: object) -> None:
     conn.execute("set local session_replication_role = replica")
     statement = sql.SQL("update outbox.operation set {} = %s").format(sql.Identifier(column))
@@ -67,7 +62,9 @@ def without_triggers(conn: psycopg.Connection, column: str, bad: object) -> None
 
 @pytest.mark.parametrize("moment", ABSURD)
 @pytest.mark.parametrize("name", ["not_before", "deadline"])
-def test_times_are_finite_and_from_2000_to_before_9999(conn: psycopg.Connection, name: str, moment: str) -> None:
+def test_times_are_finite_and_from_2000_to_before_9999(
+    conn: psycopg.Connection, name: str, moment: str
+) -> None:
     with refused(conn, "RO006", "finite times from 2000 to before 9999"):
         enqueue(conn, **{name: moment})
     column = {"not_before": "next_attempt_at", "deadline": "deadline_at"}[name]
@@ -85,11 +82,13 @@ def test_the_last_moment_before_9999_may_be_named(conn: psycopg.Connection) -> N
 
 @pytest.mark.parametrize(
     ("not_before", "deadline"),
-    [(timedelta(hours=2), timedelta(hours=1)), (timedelta(hours=1), timedelta(hours=1)), (None, timedelta(seconds=-1)),
-     (timedelta(days=-2), timedelta(days=-1))],
+    [(timedelta(hours=2), timedelta(hours=1)), (timedelta(hours=1), timedelta(hours=1)),
+     (None, timedelta(seconds=-1)), (timedelta(days=-2), timedelta(days=-1))],
     ids=["before it", "at it", "past", "both past"],
 )  # fmt: skip
-def test_a_deadline_lies_after_the_start(conn: psycopg.Connection, not_before: timedelta | None, deadline: timedelta) -> None:
+def test_a_deadline_lies_after_the_start(
+    conn: psycopg.Connection, not_before: timedelta | None, deadline: timedelta
+) -> None:
     start = None if not_before is None else NOW + not_before
     with refused(conn, "RO006", "does not lie after .*, when it may first be sent.*Set a later deadline"):
         enqueue(conn, not_before=start, deadline=NOW + deadline)
@@ -100,7 +99,11 @@ def test_a_deadline_lies_after_the_start(conn: psycopg.Connection, not_before: t
 def test_a_start_in_the_past_is_now(conn: psycopg.Connection) -> None:
     """Else it would overtake what has been waiting, and show as a backlog of years."""
     made = enqueue(conn, not_before="2001-01-01 00:00:00+00")
-    times = row(conn, "select created_at - next_attempt_at < '1 s' as is_now from outbox.operation where id = %s", [made["id"]])
+    times = row(
+        conn,
+        "select created_at - next_attempt_at < '1 s' as is_now from outbox.operation where id = %s",
+        [made["id"]],
+    )
     assert times["is_now"]
 
 
@@ -130,7 +133,12 @@ def test_an_enqueue_may_be_repeated_after_its_deadline(conn: psycopg.Connection)
 
 
 @pytest.mark.parametrize(("name", "bad", "words"), BAD_WORDS)
-def test_words_are_refused_that_could_not_be_kept(conn: psycopg.Connection, name: str, bad: Any, words: str) -> None:  # noqa: ANN401
+def test_words_are_refused_that_could_not_be_kept(
+    conn: psycopg.Connection,
+    name: str,
+    bad: Any,  # noqa: ANN401
+    words: str,
+) -> None:
     with refused(conn, "RO007", words):
         enqueue(conn, **{name: bad})
     with refused(conn, "RO007", words):
@@ -146,7 +154,9 @@ def test_words_are_kept_as_they_are(conn: psycopg.Connection, name: str, good: A
 
 
 @pytest.mark.parametrize("priority", [-(2**31), 2**31 - 1, 40_000])
-def test_no_number_is_too_large_to_be_told_that_it_is_no_priority(conn: psycopg.Connection, priority: int) -> None:
+def test_no_number_is_too_large_to_be_told_that_it_is_no_priority(
+    conn: psycopg.Connection, priority: int
+) -> None:
     with refused(conn, "RO007", "a priority is one of 0"):
         enqueue(conn, priority=priority)
 
@@ -162,7 +172,9 @@ def test_a_plain_insert_of_null_is_refused_in_words(conn: psycopg.Connection, mi
 
 
 @pytest.mark.parametrize(("name", "sqlstate"), [("endpoint", "RO001"), ("account", "RO002")])
-def test_a_name_that_nobody_knows_is_refused_with_what_to_do(conn: psycopg.Connection, name: str, sqlstate: str) -> None:
+def test_a_name_that_nobody_knows_is_refused_with_what_to_do(
+    conn: psycopg.Connection, name: str, sqlstate: str
+) -> None:
     with refused(conn, sqlstate, f"there is no {name} 'nobody'.*outbox.{name}"):
         enqueue(conn, **{name: "nobody"})
     with refused(conn, sqlstate, f"there is no {name} 'nobody'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 import pytest
@@ -29,7 +29,7 @@ from tests.integration.sql.plain_sql import (
 )
 from tests.postgres import Database, Server
 
-STATUS: LiteralString = "select endpoint, state::text, count from outbox.status order by endpoint, state"
+STATUS: str = "select endpoint, state::text, count from outbox.status order by endpoint, state"
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def claimed_beside(conn: psycopg.Connection) -> Row:
 def overtaken(conn: psycopg.Connection, id_: int) -> Row:
     """Let the lease of an operation run out, and claim it again."""
     with time_travel(conn):
-        conn.execute("update outbox.operation set lease_expires_at = now() - interval '2 min' where id = %s", [id_])
+        conn.execute(
+            "update outbox.operation set lease_expires_at = now() - interval '2 min' where id = %s", [id_]
+        )
     assert value(conn, "select outbox.rescue(1)") == 1
     age(conn, id_, timedelta(minutes=2))
     return lease(conn, id_)
@@ -80,8 +82,8 @@ def test_status_tells_how_many_stand_where(conn: psycopg.Connection) -> None:
     call(conn, "outbox.cancel", id=enqueue(conn)["id"], reason="no")
     enqueue(conn)
     assert status(conn) == {
-        ("voice.call", "succeeded", 2), ("voice.call", "in_flight", 1), ("voice.call", "cancelled", 1), ("voice.call", "queued", 1),
-        ("sms.send", "failed", 1), ("sms.send", "unresolved", 1)}  # fmt: skip
+        ("voice.call", "succeeded", 2), ("voice.call", "in_flight", 1), ("voice.call", "cancelled", 1),
+        ("voice.call", "queued", 1), ("sms.send", "failed", 1), ("sms.send", "unresolved", 1)}  # fmt: skip
 
 
 def test_status_counts_the_same_before_and_after_folding(conn: psycopg.Connection) -> None:
@@ -133,9 +135,16 @@ def test_backlog_is_what_is_due_and_not_claimed(conn: psycopg.Connection) -> Non
     enqueue(conn, lane="later", not_before=value(conn, "select now() + interval '1 h'"))
     call(conn, "outbox.pause", account="other", reason="why")
     enqueue(conn, account="other")
-    told = rows(conn, "select account, lane, due_count, paused, oldest_age < interval '1 min' as fresh from outbox.backlog order by account, lane")
+    told = rows(
+        conn,
+        "select account, lane, due_count, paused, oldest_age < interval '1 min' as fresh"
+        " from outbox.backlog order by account, lane",
+    )
     assert [tuple(each.values()) for each in told] == [
-        ("default", "a", 2, False, True), ("default", "b", 1, False, True), ("other", "", 1, True, True)]  # fmt: skip
+        ("default", "a", 2, False, True),
+        ("default", "b", 1, False, True),
+        ("other", "", 1, True, True),
+    ]
     assert len(claim(conn, 10)) == 3
     assert value(conn, "select lane from outbox.backlog") == ""
 
@@ -144,7 +153,11 @@ def test_backlog_tells_since_when_and_what_holds_it(conn: psycopg.Connection) ->
     id_ = enqueue(conn)["id"]
     age(conn, id_, timedelta(hours=2))
     call(conn, "outbox.block", account="default", endpoint=None, seconds=600, reason="401")
-    told = row(conn, "select oldest_due_at, oldest_age >= interval '2 h' as old, blocked_until > now() as blocked from outbox.backlog")
+    told = row(
+        conn,
+        "select oldest_due_at, oldest_age >= interval '2 h' as old, blocked_until > now() as blocked"
+        " from outbox.backlog",
+    )
     assert told == {"oldest_due_at": operation(conn, id_)["next_attempt_at"], "old": True, "blocked": True}
 
 
@@ -157,11 +170,35 @@ def test_unresolved_tells_what_each_attempt_is_known_to_have_done(conn: psycopg.
     [again] = claim(conn)
     record(conn, again, "refused", "failed", status=422, error="422: no such number")
     told = row(conn, "select * from outbox.unresolved")
-    assert (told["id"], told["idempotency_key"], told["last_error"]) == (leased["id"], leased["idempotency_key"], "422: no such number")
-    known = [{name: each[name] for name in ("number", "verdict", "phase", "status", "error", "may_have_been_executed")} for each in told["attempts"]]
+    assert (told["id"], told["idempotency_key"], told["last_error"]) == (
+        leased["id"],
+        leased["idempotency_key"],
+        "422: no such number",
+    )
+    known = [
+        {
+            name: each[name]
+            for name in ("number", "verdict", "phase", "status", "error", "may_have_been_executed")
+        }
+        for each in told["attempts"]
+    ]
     assert known == [
-        {"number": 1, "verdict": "ambiguous", "phase": "sent", "status": None, "error": "connection reset", "may_have_been_executed": True},
-        {"number": 2, "verdict": "refused", "phase": "answered", "status": 422, "error": "422: no such number", "may_have_been_executed": False},
+        {
+            "number": 1,
+            "verdict": "ambiguous",
+            "phase": "sent",
+            "status": None,
+            "error": "connection reset",
+            "may_have_been_executed": True,
+        },
+        {
+            "number": 2,
+            "verdict": "refused",
+            "phase": "answered",
+            "status": 422,
+            "error": "422: no such number",
+            "may_have_been_executed": False,
+        },
     ]
     assert told["first_sent_at"] == attempts(conn, leased["id"])[0]["started_at"]
 
@@ -180,8 +217,15 @@ def test_key_expiring_tells_how_long_a_retry_is_possible(conn: psycopg.Connectio
     young = claimed_beside(conn)
     lost(conn, young, "queued")
     enqueue(conn)
-    told = rows(conn, "select id, state::text, attempt_count, time_left < interval '3:50:00' as soon, last_error from outbox.key_expiring")
-    assert [tuple(each.values()) for each in told] == [(old["id"], "queued", 1, True, "reset"), (young["id"], "queued", 1, False, "reset")]
+    told = rows(
+        conn,
+        "select id, state::text, attempt_count, time_left < interval '3:50:00' as soon, last_error"
+        " from outbox.key_expiring",
+    )
+    assert [tuple(each.values()) for each in told] == [
+        (old["id"], "queued", 1, True, "reset"),
+        (young["id"], "queued", 1, False, "reset"),
+    ]
 
 
 # Throughput.
@@ -194,9 +238,15 @@ def test_throughput_tells_attempts_by_minute_and_verdict(conn: psycopg.Connectio
     claimed(conn)
     with time_travel(conn):
         conn.execute("update outbox.attempt set started_at = date_trunc('minute', now()) - interval '1 min'")
-        conn.execute("update outbox.attempt set finished_at = started_at + operation_id * interval '1 s' where finished_at is not null")
+        conn.execute(
+            "update outbox.attempt set finished_at = started_at + operation_id * interval '1 s'"
+            " where finished_at is not null"
+        )
     told = rows(conn, "select verdict::text, count, p50, p95, p99 from outbox.throughput order by verdict")
-    assert [(each["verdict"], each["count"], each["p50"]) for each in told] == [("accepted", 4, 2.5), ("refused", 1, 5.0)]
+    assert [(each["verdict"], each["count"], each["p50"]) for each in told] == [
+        ("accepted", 4, 2.5),
+        ("refused", 1, 5.0),
+    ]
     assert told[0]["p95"] == pytest.approx(3.85)
     assert told[0]["p99"] == pytest.approx(3.97)
 
@@ -212,7 +262,8 @@ def test_throughput_is_of_the_last_hour(conn: psycopg.Connection) -> None:
 
 
 def conflicts(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
-    query = "select id, attempt_number, recorded_provider_id, provider_id, meaning from outbox.conflict order by attempt_number"
+    told = "id, attempt_number, recorded_provider_id, provider_id, meaning"
+    query = f"select {told} from outbox.conflict order by attempt_number"
     return [tuple(each.values()) for each in rows(conn, query)]
 
 
@@ -233,7 +284,9 @@ def test_the_same_provider_id_twice_is_the_apis_promise_and_no_conflict(conn: ps
     assert conflicts(conn) == []
 
 
-@pytest.mark.parametrize(("other", "meaning"), [(b"y", ["two different answers: executed twice"]), (b"x", [])])
+@pytest.mark.parametrize(
+    ("other", "meaning"), [(b"y", ["two different answers: executed twice"]), (b"x", [])]
+)
 def test_without_ids_the_bodies_tell(conn: psycopg.Connection, other: bytes, meaning: list[str]) -> None:
     first = claimed(conn)
     second = overtaken(conn, first["id"])
@@ -276,7 +329,12 @@ def test_a_producer_finds_its_result_by_its_key(conn: psycopg.Connection) -> Non
     leased = claimed(conn)
     record(conn, leased, "accepted", "succeeded", provider_id="v-1", body=b"\xff\x00", headers='[["X", "y"]]')
     told = row(conn, "select * from outbox.result where idempotency_key = %s", [leased["idempotency_key"]])
-    assert (told["state"], told["response_status"], told["provider_id"], told["response_body"]) == ("succeeded", 200, "v-1", b"\xff\x00")
+    assert (told["state"], told["response_status"], told["provider_id"], told["response_body"]) == (
+        "succeeded",
+        200,
+        "v-1",
+        b"\xff\x00",
+    )
     assert told["response_headers"] == [["X", "y"]]
 
 
@@ -285,12 +343,15 @@ def test_a_result_is_found_by_its_key_through_an_index(conn: psycopg.Connection)
         conn.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
         [plan] = value(conn, "explain (format json) select * from outbox.result where idempotency_key = 'k'")
     assert "(idempotency_key = 'k'::text)" in plan["Plan"]["Index Cond"]
-    leading = "select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] where indexrelid = %s::regclass"
+    leading = "select attname from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]"
+    leading += " where indexrelid = %s::regclass"
     assert value(conn, leading, [f"outbox.{plan['Plan']['Index Name']}"]) == "idempotency_key"
 
 
-@pytest.mark.parametrize("view", ["status", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "result"])
-def test_views_of_an_empty_outbox_are_empty(conn: psycopg.Connection, view: LiteralString) -> None:
-    assert rows(conn, f"select * from outbox.{view}".encode()) == []
+@pytest.mark.parametrize(
+    "view", ["status", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "result"]
+)
+def test_views_of_an_empty_outbox_are_empty(conn: psycopg.Connection, view: str) -> None:
+    assert rows(conn, f"select * from outbox.{view}") == []
     with refused(conn, "RO008"):
         call(conn, "outbox.cancel", id=1, reason="nothing there")
