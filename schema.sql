@@ -1976,7 +1976,8 @@ grant select on outbox.endpoint, outbox.account, outbox.schema_version to outbox
 grant select, insert, update, delete on outbox.worker to outbox_worker;
 
 grant select on outbox.status, outbox.backlog, outbox.unresolved, outbox.key_expiring, outbox.throughput, outbox.conflict,
-    outbox.worker, outbox.account, outbox.endpoint, outbox.throttle, outbox.schema_version to outbox_reader, outbox_admin;
+    outbox.worker, outbox.account, outbox.account_meter, outbox.endpoint, outbox.throttle, outbox.schema_version
+    to outbox_reader, outbox_admin;
 
 grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.resolve, outbox.pause, outbox.resume to outbox_admin;
 grant select on outbox.operation, outbox.attempt, outbox.action, outbox.suspicion, outbox.finished_count to outbox_admin;

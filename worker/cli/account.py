@@ -72,6 +72,12 @@ def account() -> None:
 @click.option("--rate", type=RATE, metavar="RATE|none", help="Most calls a second, fleet-wide.")
 @click.option("--burst", type=COUNT, metavar="COUNT|none", help="How many may go at once after a pause.")
 @click.option(
+    "--breaker-after",
+    type=COUNT,
+    metavar="COUNT|none",
+    help="Ambiguous answers in a row, after which one operation goes at a time.",
+)
+@click.option(
     "--allow-guessable-keys/--no-allow-guessable-keys",
     default=None,
     help="Accept keys like msg-1, which are easily reused by accident.",
@@ -132,6 +138,8 @@ def _stops(account: browse.Account, throttles: list[browse.Throttle]) -> list[st
     stops = []
     if account.paused_at is not None:
         stops.append(f"paused since {moment(account.paused_at)}: {account.paused_reason}")
+    if account.probe_at is not None:
+        stops.append(f"in doubt: one operation at a time, the next at {moment(account.probe_at)}")
     if account.blocked_until is not None:
         stops.append(f"blocked until {moment(account.blocked_until)}: {account.blocked_reason}")
     stops += [

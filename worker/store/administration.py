@@ -54,6 +54,7 @@ _RULES: Final[dict[str, tuple[type[RingonceError], str]]] = {
     "account_max_in_flight_check": (SettingsError, "max_in_flight is 1 or more"),
     "account_rate_per_second_check": (SettingsError, "rate_per_second is more than 0 and at most 1,000,000"),
     "account_burst_check": (SettingsError, "burst is 1 or more"),
+    "account_breaker_counts_attempts": (SettingsError, "breaker_after is 1 or more"),
     "account_check": (SettingsError, "a burst needs a rate_per_second"),
     "operation_app_id_is_the_accounts": (
         StateConflict,
@@ -150,6 +151,7 @@ def change_account(
     max_in_flight: int | None = None,
     rate_per_second: float | None = None,
     burst: int | None = None,
+    breaker_after: int | None = None,
     allow_guessable_keys: bool | None = None,
 ) -> None:
     """Change what is given of an account. None keeps a value, ``NO_LIMIT`` takes a limit away.
@@ -168,6 +170,7 @@ def change_account(
         max_in_flight=max_in_flight,
         rate_per_second=rate_per_second,
         burst=burst,
+        breaker_after=breaker_after,
         allow_guessable_keys=allow_guessable_keys,
     )
     if changed is None:

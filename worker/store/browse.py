@@ -60,12 +60,15 @@ class Account:
     max_in_flight: int | None
     rate_per_second: float | None
     burst: int | None
+    breaker_after: int | None
     allow_guessable_keys: bool
     paused_at: datetime | None
     paused_reason: str | None
     blocked_until: datetime | None
     """From then on one operation at a time may pass, until one gets through."""
     blocked_reason: str | None
+    probe_at: datetime | None
+    """Too many attempts in a row were ambiguous: one operation at a time may pass, not before this."""
     created_at: datetime
 
 

@@ -190,7 +190,7 @@ def test_a_worker_does_its_work_without_more_rights(logins: Logins, conn: psycop
 
 def test_a_reader_reads_the_views_and_nothing_personal(logins: Logins) -> None:
     reader = logins["reader"]
-    assert may_read(reader) == VIEWS | SETTINGS | {"worker", "throttle"}
+    assert may_read(reader) == VIEWS | SETTINGS | {"worker", "throttle", "account_meter"}
     assert may_write(reader) == set()
     assert may_call(reader) == set()
     for view in VIEWS:

@@ -9,6 +9,7 @@ set
     max_in_flight = nullif(coalesce(%(max_in_flight)s, max_in_flight), 0),
     rate_per_second = nullif(coalesce(%(rate_per_second)s, rate_per_second), 0),
     burst = nullif(coalesce(%(burst)s, burst), 0),
+    breaker_after = nullif(coalesce(%(breaker_after)s, breaker_after), 0),
     allow_guessable_keys = coalesce(%(allow_guessable_keys)s, allow_guessable_keys)
 where name = %(name)s
 returning name
