@@ -44,9 +44,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from worker import loops
+from worker.complaint import complaint
 from worker.errors import StoreUnavailable
 from worker.observe import Event, emit
-from worker.plain import one_line
 from worker.rope import BrokerAway, Rope
 from worker.settings import Settings
 from worker.stopping import Cord, cord
@@ -161,7 +161,7 @@ class Bell:
             with self._connect() as conn:
                 self._attend(conn)
         except (psycopg.Error, StoreUnavailable) as error:
-            emit(Event.DISCONNECTED, who="bell", error=one_line(str(error)))
+            emit(Event.DISCONNECTED, who="bell", error=complaint(error))
             retry = min(FIRST_RETRY * 2 ** min(self._failures, 10), LAST_RETRY)
             self._failures += 1
             self._stop.wait(retry * random.uniform(1, 1.5))  # noqa: S311 - jitter keeps no secret

@@ -22,6 +22,7 @@ from uuid import UUID
 import structlog
 from structlog.typing import EventDict, Processor
 
+from worker.complaint import complaint
 from worker.settings import Settings
 
 
@@ -180,5 +181,5 @@ def _plain(value: object) -> object:
         case UUID():
             return str(value)
         case BaseException():
-            return f"{type(value).__name__}: {value}"
+            return f"{type(value).__name__}: {complaint(value)}"
     return value

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import TupleRow, tuple_row
 
+from worker.complaint import complaint
 from worker.errors import (
     EnqueueError,
     InvalidKey,
@@ -250,8 +251,7 @@ def _refuse(error: psycopg.Error) -> NoReturn:
     kind = _REFUSALS.get(error.sqlstate or "")
     if kind is None:
         raise error
-    message = error.diag.message_primary or str(error)
-    raise kind(f"{message}. {error.diag.message_hint}" if error.diag.message_hint else message) from error
+    raise kind(complaint(error)) from error
 
 
 def _one(operation: NewOperation) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from psycopg.errors import (
 )
 from psycopg.rows import TupleRow
 
+from worker.complaint import complaint
 from worker.errors import RingonceError, SchemaMismatch, StoreUnavailable
-from worker.plain import one_line
 from worker.settings import load_settings
 from worker.store.connection import KEEPALIVE
 
@@ -49,22 +49,17 @@ def connected(*, needs: str) -> Iterator[Connection[TupleRow]]:
             yield conn
     except _OTHER_SCHEMA as error:
         raise SchemaMismatch(
-            f"the database has no outbox that this ringonce knows ({_said(error)}): run `ringonce migrate`"
+            f"the database has no outbox that this ringonce knows ({complaint(error)}): "
+            "run `ringonce migrate`"
         ) from error
     except InsufficientPrivilege as error:
-        raise RingonceError(f"{_said(error)}: this takes {needs}") from error
+        raise RingonceError(f"{complaint(error)}: this takes {needs}") from error
     except psycopg.Error as error:
         if _is_away(error):
-            raise StoreUnavailable(f"Postgres cannot be reached: {_said(error)}") from error
-        raise RingonceError(f"Postgres refused: {_said(error)}") from error
+            raise StoreUnavailable(f"Postgres cannot be reached: {complaint(error)}") from error
+        raise RingonceError(f"Postgres refused: {complaint(error)}") from error
 
 
 def _is_away(error: psycopg.Error) -> bool:
     """Whether Postgres hung up or never answered. A lock timeout is an OperationalError too."""
     return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P"))
-
-
-def _said(error: psycopg.Error) -> str:
-    """What Postgres said, in one line and without credentials."""
-    said = error.diag.message_primary or str(error) or type(error).__name__
-    return one_line(f"{said}. {error.diag.message_hint}" if error.diag.message_hint else said)

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from worker.complaint import complaint
 from worker.embedded.postmaster import Postmaster
 from worker.embedded.sharing import Sharing
 from worker.embedded.system_user import make_private_folder, refuse_closed_path, server_user
@@ -149,7 +150,7 @@ class EmbeddedPostgres:
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             pass  # the second is how Postgres reports a race between two that make it
         except psycopg.Error as error:
-            raise StoreUnavailable(f"cannot make the database {name}: {_one_line(error)}") from error
+            raise StoreUnavailable(f"cannot make the database {name}: {complaint(error)}") from error
         return self.url_of(name)
 
     @contextmanager
@@ -204,7 +205,7 @@ class EmbeddedPostgres:
         try:
             psycopg.connect(self.url, connect_timeout=10).close()
         except (psycopg.Error, StoreUnavailable) as error:  # a killed server seems to live while it dies
-            return _one_line(error)
+            return complaint(error)
         return None
 
     def _settled(self) -> Postmaster | None:
@@ -327,7 +328,3 @@ def _reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     complaints = [line for line in lines if re.search(r"PANIC:|FATAL:|error:", line)]
     return (complaints or lines or ["it said nothing"])[-1]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

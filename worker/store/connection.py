@@ -18,8 +18,8 @@ from psycopg import AsyncConnection, Connection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from worker.complaint import complaint
 from worker.errors import SchemaMismatch, StoreUnavailable
-from worker.plain import one_line
 
 __all__ = ["KEEPALIVE", "SCHEMA_VERSION", "Pool", "check_schema", "open_pool", "session"]
 
@@ -50,7 +50,7 @@ def check_schema(url: str) -> None:
         with psycopg.connect(url, autocommit=True, connect_timeout=5) as conn:
             found = _schema_version(conn)
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"Postgres cannot be reached: {one_line(str(error))}") from None
+        raise StoreUnavailable(f"Postgres cannot be reached: {complaint(error)}") from None
     if found is None:
         raise SchemaMismatch("the database has no outbox: run `ringonce migrate`, or `psql -f schema.sql`")
     if found != SCHEMA_VERSION:
@@ -106,4 +106,4 @@ async def session(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
     except (PoolTimeout, TimeoutError) as error:
         raise StoreUnavailable(f"Postgres did not answer within {SECONDS:g} s") from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise StoreUnavailable(one_line(str(error)) or type(error).__name__) from error
+        raise StoreUnavailable(complaint(error)) from error

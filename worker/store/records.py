@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
+from worker.complaint import complaint
 from worker.errors import StoreUnavailable
 from worker.observe import Event, emit
 from worker.operation import Answer, State
-from worker.plain import one_line
 from worker.retry import Decision
 from worker.store.connection import Pool, session
 from worker.store.statements import statement
@@ -177,7 +177,7 @@ def _tell(waiting: _Waiting, record: Record) -> None:
 
 
 def _reject(waiting: _Waiting, error: Exception) -> None:
-    emit(Event.REJECTED, operation=waiting.decision.operation.id, error=one_line(str(error)))
+    emit(Event.REJECTED, operation=waiting.decision.operation.id, error=complaint(error))
     _tell(waiting, Record(Fate.REJECTED, State.IN_FLIGHT))
 
 
