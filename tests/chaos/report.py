@@ -1,0 +1,65 @@
+"""What a run came to, as a table; and, if something is wrong, all that helps to find out why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from tests.chaos.evidence import verdicts
+from tests.chaos.run import Result
+
+MOST_HISTORIES = 12
+
+
+def show(result: Result) -> int:
+    """Print it; 0 if every rule held, else 1."""
+    if result.breaches:
+        _say(str(result.schedule))
+    for title, numbers in _tables(result).items():
+        _say(
+            f"{title}: " + (", ".join(f"{name} {count}" for name, count in sorted(numbers.items())) or "none")
+        )
+    if result.breaches:
+        _show_breaches(result)
+        return 1
+    _say(f"ok: {_summary(result)}")
+    return 0
+
+
+def _tables(result: Result) -> Mapping[str, Mapping[str, int]]:
+    evidence = result.evidence
+    return {
+        "operations": Counter(row.state for row in evidence.operations),
+        "resolved by a person": Counter(row.state for row in evidence.operations if row.resolved),
+        "attempts": verdicts(evidence),
+        "requests at the API": Counter({k: v for k, v in evidence.counts.by_outcome.items() if v}),
+        "faults injected": Counter({k: v for k, v in evidence.counts.by_fault.items() if k != "none"}),
+        "events": result.events,
+        "refused to administrators": result.refused,
+    }
+
+
+def _summary(result: Result) -> str:
+    evidence = result.evidence
+    twice = sum(len(each) > 1 for each in evidence.executions.values())
+    lost = sum(
+        row.state == "succeeded" and row.key not in evidence.executions for row in evidence.operations
+    ) + len(evidence.memory.committed - {row.idempotency_key for row in evidence.operations})
+    return (
+        f"seed {result.schedule.seed}, {len(evidence.operations)} operations, {len(evidence.executions)} executed, "
+        f"{twice} twice, {lost} lost, settled {result.settled_after:.1f} s after the last failure"
+    )
+
+
+def _show_breaches(result: Result) -> None:
+    for rule, count in Counter(breach.rule for breach in result.breaches).items():
+        _say(f"\nBROKEN, {count} times: {rule}")
+        for breach in [each for each in result.breaches if each.rule == rule][:MOST_HISTORIES]:
+            _say(f"- {breach.text}")
+            if breach.row is not None:
+                _say("\n".join(f"    {line}" for line in result.evidence.history(breach.row)))
+    _say(f"WRONG: {_summary(result)}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201  this is a program

@@ -1,0 +1,128 @@
+"""One run: set the stage, play the schedule, heal everything, wait until nothing moves, collect, judge."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from tests.chaos.evidence import Evidence, collect
+from tests.chaos.failing import heal, play
+from tests.chaos.producers import PRODUCERS, Memory, Producer
+from tests.chaos.schedule import ORGANS, Schedule
+from tests.chaos.stage import Stage, set_stage
+from tests.chaos.verdict import Breach, judge
+
+SETTLE_SECONDS = 60.0
+"""For whatever is still to be done when nothing fails any more; more on a machine that is busy otherwise."""
+JOIN_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to."""
+
+    schedule: Schedule
+    evidence: Evidence
+    breaches: list[Breach]
+    events: Mapping[str, int]
+    """What was done, by organ and kind."""
+    refused: Mapping[str, int]
+    """What administrators were refused."""
+    settled_after: float
+    """Seconds that passed after the last failure until nothing moved any more."""
+
+
+def run(schedule: Schedule, logs: Path | None = None) -> Result:
+    """Play *schedule*; nothing of it is left running or lying about, whatever happens."""
+    with set_stage(schedule, logs) as stage:
+        memory = _play(stage)
+        heal(stage)
+        settled_after = _settle(stage)
+        for node in stage.nodes.values():
+            node.stop()
+        evidence = collect(stage, memory)
+        breaches = judge(evidence)
+        complaints = [each for node in stage.nodes.values() for each in node.complaints]
+        breaches += [Breach("workers live until they are told to stop", each) for each in complaints]
+        return Result(schedule, evidence, breaches, stage.faults, stage.refused, settled_after)
+
+
+def _play(stage: Stage) -> Memory:
+    """Everything at once, each organ and each app in a thread of its own."""
+    for node in stage.nodes.values():
+        node.start()
+    started_at = time.monotonic()
+    ends_at = started_at + stage.schedule.seconds
+    failed: list[BaseException] = []
+    organs = [
+        _thread(organ, stage, failed, lambda organ=organ: play(stage, organ, started_at)) for organ in ORGANS
+    ]
+    producers = [Producer(stage, number) for number in range(PRODUCERS)]
+    apps = [
+        _thread(f"app {number}", stage, failed, lambda app=app: app.run(lambda: time.monotonic() > ends_at))
+        for number, app in enumerate(producers)
+    ]
+    try:
+        _join(organs, ends_at + JOIN_SECONDS)
+        stage.over.set()
+        _join(apps, ends_at + JOIN_SECONDS)
+    finally:
+        stage.over.set()
+        for thread in (*organs, *apps):
+            thread.join(JOIN_SECONDS)
+    if failed:
+        raise failed[0]
+    memory = Memory()
+    for producer in producers:
+        memory.add(producer.memory)
+    return memory
+
+
+def _thread(
+    name: str, stage: Stage, failed: list[BaseException], work: Callable[[], None]
+) -> threading.Thread:
+    def watched() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  raised by _play, in the thread that cares
+            failed.append(error)
+            stage.over.set()
+
+    thread = threading.Thread(target=watched, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _join(threads: list[threading.Thread], until: float) -> None:
+    for thread in threads:
+        thread.join(max(until - time.monotonic(), 0))
+        if thread.is_alive():
+            raise TimeoutError(f"{thread.name} did not come to its end")
+
+
+def _settle(stage: Stage) -> float:
+    """Wait until nothing is queued, in flight or under way at the API; how long that took."""
+    began = time.monotonic()
+    while time.monotonic() - began < SETTLE_SECONDS * _busyness():
+        for node in stage.nodes.values():
+            node.supervise()
+        with suppress(psycopg.OperationalError), stage.connect() as conn:
+            moving = conn.execute(
+                "select count(*) from outbox.operation where state in ('queued', 'in_flight')"
+            ).fetchone()
+            if moving == (0,) and stage.api.counts().in_progress == 0:
+                break
+        time.sleep(0.25)
+    return time.monotonic() - began
+
+
+def _busyness() -> float:
+    """How many times the machine has more to do than it can."""
+    return max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0)
