@@ -25,8 +25,17 @@ Address = tuple[object, ...]
 class SandboxServer(uvicorn.Server):
     """uvicorn, with a listening socket that can be closed for a while, and an end that waits for nobody."""
 
-    def __init__(self, api: Api, host: str, port: int, certfile: File | None, keyfile: File | None) -> None:
-        """Bind the port, without listening yet; 0 takes a free one.
+    def __init__(
+        self,
+        api: Api,
+        host: str,
+        port: int,
+        certfile: File | None,
+        keyfile: File | None,
+        *,
+        on_start: Callable[[str], None] | None = None,
+    ) -> None:
+        """Bind the port (0: a free one), without listening yet. Once it listens, *on_start* is told the URL.
 
         Raises:
             OSError: the port is taken, or a file of the certificate is not readable.
@@ -51,6 +60,7 @@ class SandboxServer(uvicorn.Server):
         self.api = api
         self.listening = threading.Event()
         self.servers = []
+        self._on_start = on_start
         self._bound = bind_name(host, port)
         self._reopening: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -66,6 +76,8 @@ class SandboxServer(uvicorn.Server):
         """Listen, in a way that can be undone."""
         await self._listen()
         self.started = True
+        if self._on_start is not None:
+            self._on_start(self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what is being waited for, and cut whoever is still connected."""
@@ -137,15 +149,12 @@ def serve(
 ) -> None:
     """Run the sandbox in this thread until SIGINT or SIGTERM, then return.
 
-    *on_start* is told the URL once the port is bound; port 0 takes a free one.
+    *on_start* is told the URL as soon as connections are accepted; port 0 takes a free one.
 
     Raises:
         OSError: the port is taken, or a file of the certificate is not readable.
     """
-    server = SandboxServer(Api(settings or SandboxSettings()), host, port, certfile, keyfile)
-    if on_start is not None:
-        on_start(server.url)
-    server.run()
+    SandboxServer(Api(settings or SandboxSettings()), host, port, certfile, keyfile, on_start=on_start).run()
 
 
 def bind_name(host: str, port: int) -> socket.socket:
