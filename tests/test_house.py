@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from worker.observe import Event
 from worker.operation import Phase, State, Verdict
 from worker.settings import SETTING_NAMES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
 
@@ -46,12 +47,21 @@ def modules() -> list[Path]:
     return [path for path in tracked_files() if path.suffix == ".py"]
 
 
+def rooms() -> list[Path]:
+    return [path for path in modules() if path.is_relative_to(ROOT / "worker")]
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -76,9 +86,8 @@ def test_no_module_is_longer_than_can_be_kept_in_mind() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    rooms = [path for path in modules() if path.is_relative_to(ROOT / "worker")]
-    assert [name(path) for path in rooms if not ast.get_docstring(ast.parse(path.read_text()))] == []
-    assert len(rooms) > 1
+    assert [name(path) for path in rooms() if not ast.get_docstring(parsed(path))] == []
+    assert len(rooms()) > 1
 
 
 def test_no_module_is_named_for_nothing() -> None:
@@ -129,10 +138,9 @@ def test_python_and_postgres_have_the_same_words(words: type[StrEnum]) -> None:
 
 
 def test_every_event_is_said_somewhere() -> None:
-    rooms = [path for path in modules() if path.is_relative_to(ROOT / "worker")]
     said = {
         event
-        for path in rooms
+        for path in rooms()
         for event in re.findall(
             r"emit\(Event\.(\w+)" if path.name == "observe.py" else r"\bEvent\.(\w+)", path.read_text()
         )
@@ -143,3 +151,10 @@ def test_every_event_is_said_somewhere() -> None:
 def test_the_readme_lists_every_setting() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [setting for setting in SETTING_NAMES if setting not in readme] == []
+
+
+def test_the_readme_shows_every_room() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = set(re.findall(r"\S+", readme.partition("## The house")[2].partition("## ")[0]))
+    inside = (path.name + "/" * path.is_dir() for path in (ROOT / "worker").iterdir())
+    assert {room for room in inside if re.fullmatch(r"[a-z]\w*(\.py|/)", room)} - shown == set()
