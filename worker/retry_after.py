@@ -46,7 +46,7 @@ def _moment(value: bytes) -> datetime | None:
     """An HTTP date in any of its three forms; the one without a zone is UTC as well."""
     try:
         moment = parsedate_to_datetime(value.decode("latin-1"))
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year or a zone beyond all calendars
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 

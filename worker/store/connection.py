@@ -4,6 +4,12 @@ Decisions:
     2026-11-24  A statement of ours takes milliseconds. One that has said nothing for ``SECONDS`` is given up
                 with its connection: the server may be gone without a word (half-open), and TCP would wait
                 for a quarter of an hour.
+    2026-11-24  A session may begin as its role, its database or the environment says: in another encoding, or
+                with dates that psycopg cannot read. What decides anything is therefore asked for in UTF-8
+                and, where it holds times or durations, in binary form.
+    2026-11-24  Nothing is prepared on the server: a pooler that shares sessions would lose it.
+    2026-11-24  A server that takes no writes (a failover, a full disk) is as good as away. An answer that it
+                refuses to record is kept, like one that could not reach it.
 """
 
 from __future__ import annotations
@@ -35,6 +41,9 @@ KEEPALIVE: Final[dict[str, int]] = {
     "tcp_user_timeout": 15_000,
 }
 """libpq's options by which a connection whose other end is gone breaks within half a minute."""
+
+_AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+"""What speaks of the server or the way to it, and not of what was asked."""
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
@@ -83,7 +92,13 @@ async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
         open=False,
         timeout=SECONDS,
         reconnect_timeout=30,
-        kwargs={"autocommit": True, "application_name": "ringonce worker", **KEEPALIVE},
+        kwargs={
+            "autocommit": True,
+            "application_name": "ringonce worker",
+            "client_encoding": "UTF8",
+            "prepare_threshold": None,
+            **KEEPALIVE,
+        },
         name="ringonce",
     )
     await pool.open(wait=False)
@@ -105,5 +120,5 @@ async def session(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
             yield conn
     except (PoolTimeout, TimeoutError) as error:
         raise StoreUnavailable(f"Postgres did not answer within {SECONDS:g} s") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except _AWAY as error:
         raise StoreUnavailable(complaint(error)) from error

@@ -40,7 +40,7 @@ class Leases:
             StoreUnavailable: it is not known what was claimed; if anything, its lease will expire.
         """
         async with session(self._pool) as conn:
-            cursor = conn.cursor(row_factory=dict_row)
+            cursor = conn.cursor(row_factory=dict_row, binary=True)  # whatever the session calls a date
             values = {"max_count": limit, "hold": self._hold, "node": self._node, **self._after}
             rows = await (await cursor.execute(statement("claim"), values)).fetchall()
             operations = [await self._operation(conn, row) for row in rows]
@@ -79,7 +79,7 @@ class Leases:
     async def _endpoint(self, conn: AsyncConnection[TupleRow], name: str, revision: int) -> Endpoint:
         known, endpoint = self._endpoints.get(name, (0, None))
         if endpoint is None or known < revision:
-            cursor = conn.cursor(row_factory=dict_row)
+            cursor = conn.cursor(row_factory=dict_row, binary=True)
             rows = await (await cursor.execute(statement("endpoints"))).fetchall()
             self._endpoints = {row["name"]: (row["revision"], endpoint_of(row)) for row in rows}
             _, endpoint = self._endpoints[name]
