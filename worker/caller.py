@@ -75,7 +75,7 @@ class Caller:
         except asyncio.CancelledError:
             _take_back_cancellations(down_to=cancellations)
             return NoAnswer(flight.phase, CallCut("the worker had to stop"))
-        except Exception as error:  # noqa: BLE001  law 9: whatever it is, its phase tells what it means
+        except Exception as error:  # noqa: BLE001 - law 9: whatever it is, its phase tells what it means
             return NoAnswer(flight.phase, error)
 
     async def _exchange(self, operation: Operation, flight: Flight) -> Answer:

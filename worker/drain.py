@@ -12,8 +12,8 @@ when nothing comes within the linger. A claimed operation is sent at once; none 
 What it must not do is written in the database: every lease, window and limit is decided there (law 10).
 
 Decisions:
-    2026-11-24  A drain that must stop lets its calls end by their own deadline: a call that is cut off is an
-                operation in doubt. Cancelled (a cold stop) it does cut them, and still records.
+    2026-11-24: a drain that must stop lets its calls end by their own deadline: a call that is cut off is
+    an operation in doubt. Cancelled (a cold stop) it does cut them, and still records.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ async def conclude(
         operation,
         outcome,
         now=operation.claimed_at + claimed.elapsed(),
-        jitter=random.random(),  # noqa: S311  spreads load, guards nothing
+        jitter=random.random(),  # noqa: S311 - jitter keeps no secret
         credential_is_current=outcome.block is not Scope.ACCOUNT or _is_current(house, operation, credential),
     )
     record = await house.recorder.put(decision)  # first: nothing must come between an answer and its record
@@ -332,9 +332,7 @@ class _Drain:
             woken = await self._stirs_within(pause.total_seconds())
             if not woken and not soon:
                 return False
-        elif (
-            self._barren
-        ):  # somebody holds what is due: another claim, or an administrator who takes his time
+        elif self._barren:  # another claim holds what is due, or an administrator who takes his time
             await self._stirs_within(DRY_LOOK_SECONDS)
         self._dry = False
         return True

@@ -57,11 +57,9 @@ class Ear:
 
     async def _run(self) -> None:
         while True:
-            with suppress(
-                psycopg.Error
-            ):  # no news: whoever uses the pool says so, and the bell polls meanwhile
+            with suppress(psycopg.Error):  # whoever uses the pool says so, and the bell polls meanwhile
                 await self._listen()
-            await asyncio.sleep(self._pause * (1 + random.random()))  # noqa: S311  spreads load, guards nothing
+            await asyncio.sleep(self._pause * (1 + random.random()))  # noqa: S311 - jitter keeps no secret
             self._pause = min(self._pause * 2, RETRY_SECONDS[1])
 
     async def _listen(self) -> None:

@@ -9,12 +9,12 @@ string. An error is one of two envelopes, recognised by what it has, never by wh
 Whatever is neither, or both at once, says nothing; then the operation may have been executed (law 9).
 
 Decisions:
-    2026-11-24  A success whose id cannot be stored (over 255 characters, NUL, half a surrogate pair) is
-                accepted without an id: it was executed, and the recorded body still holds the id. A
-                shortened id would make two executions look like one (law 11).
-    2026-11-24  An error envelope beside an id, or beside the endpoint's success, says nothing: one half of
-                the answer claims that it was executed.
-    2026-11-24  A name given twice makes an object unreadable: parsers differ on which of the two counts.
+    2026-11-24: a success whose id cannot be stored (over 255 characters, NUL, half a surrogate pair) is
+    accepted without an id: it was executed, and the recorded body still holds the id. A shortened id would
+    make two executions look like one (law 11).
+    2026-11-24: an error envelope beside an id, or beside the endpoint's success, says nothing: one half of
+    the answer claims that it was executed.
+    2026-11-24: a name given twice makes an object unreadable: parsers differ on which of the two counts.
 """
 
 from __future__ import annotations

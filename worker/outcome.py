@@ -19,11 +19,11 @@ byte of the request have left?), the exception or the status second. What stands
     anything else                                          ambiguous
 
 Decisions:
-    2026-11-24  An unknown exception while connecting is ambiguous: whatever nobody thought of may also
-                mean that the phase is not what it seems.
-    2026-11-24  Any 5xx but 500 and 503 may be a gateway's word about an API that is still at work (524
-                says what 504 says), so none of them settles its attempt.
-    2026-11-24  All 409s count as one and the same answer: their bodies may differ in a request id alone.
+    2026-11-24: an unknown exception while connecting is ambiguous: whatever nobody thought of may also mean
+    that the phase is not what it seems.
+    2026-11-24: any 5xx but 500 and 503 may be a gateway's word about an API that is still at work (524 says
+    what 504 says), so none of them settles its attempt.
+    2026-11-24: all 409s count as one and the same answer: their bodies may differ in a request id alone.
 """
 
 from __future__ import annotations

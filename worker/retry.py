@@ -16,17 +16,17 @@ whole answer, and of what the API asked for. Chance only ever adds to it. Attemp
 the budget (not sent, throttled) are paced by the number of their lease, which is never given back.
 
 Decisions:
-    2026-11-24  Whoever was throttled waits a little longer than the block, so that another operation is the
-                probe: an answer cached under one key must not keep a healthy endpoint shut.
-    2026-11-24  From its third time on, the same throttling while others pass stops nobody else (it may be
-                cached); a true one is met by the others, too, and their answers do.
-    2026-11-24  A cached 500 and an outage look alike, byte for byte. If others pass, the fifth one ends it;
-                if nobody passes, the tenth: at 2 s of backoff that outlasts an outage of some 17 minutes.
-    2026-11-24  Given-back attempts are tried until the deadline: when the backoff would overshoot it, half of
-                the remaining time is waited instead. Where an attempt was spent, the backoff is kept.
-    2026-11-24  A suspicious refusal (404, 307 ...) proves nothing about earlier attempts, whatever the
-                endpoint says: routers answer so before they look at a key.
-    2026-11-24  A last try belongs into the last minutes of the window. An attempt made there was the last.
+    2026-11-24: whoever was throttled waits a little longer than the block, so that another operation is the
+    probe: an answer cached under one key must not keep a healthy endpoint shut.
+    2026-11-24: from its third time on, the same throttling while others pass stops nobody else (it may be
+    cached); a true one is met by the others, too, and their answers do.
+    2026-11-24: a cached 500 and an outage look alike, byte for byte. If others pass, the fifth one ends it;
+    if nobody passes, the tenth: at 2 s of backoff that outlasts an outage of some 17 minutes.
+    2026-11-24: given-back attempts are tried until the deadline: when the backoff would overshoot it, half
+    of the remaining time is waited instead. Where an attempt was spent, the backoff is kept.
+    2026-11-24: a suspicious refusal (404, 307 ...) proves nothing about earlier attempts, whatever the
+    endpoint says: routers answer so before they look at a key.
+    2026-11-24: a last try belongs into the last minutes of the window. An attempt made there was the last.
 """
 
 from __future__ import annotations

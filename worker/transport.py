@@ -12,17 +12,17 @@ So the connector itself takes the note, in a ``Flight`` that the caller keeps:
 Nothing here repeats, redirects, decodes, remembers cookies or asks the environment for a proxy.
 
 Decisions:
-    2026-11-24  aiohttp under httpx's types: with 50 in flight a POST takes 0.2 ms of one core; with httpx's
-                own transport, whose pool looks at each connection for each request, 9 ms.
-    2026-11-24  The note is taken by the connector, not by TraceConfig hooks: one call instead of three, and
-                nothing between the note and the connection that could be cancelled.
-    2026-11-24  What is given up is reset, not closed. A plain close went on to deliver all of a request of
-                1 MB that was cut after 135 kB, and so did asyncio's abort(): the kernel had it already.
-    2026-11-24  The last look at the clock is taken by the body, in the turn of the event loop that writes the
-                first byte; aiohttp (on Python 3.11) lets one turn pass after it handed out the connection.
-    2026-11-24  A pooled connection is used again only if nothing at all happened on it since its last answer.
-                aiohttp looks at the connection, but not at answers that it has read ahead.
-    2026-11-24  What a server sent never goes into an error's text: it may echo the credential or a number.
+    2026-11-24: aiohttp under httpx's types: with 50 in flight a POST takes 0.2 ms of one core; with httpx's
+    own transport, whose pool looks at each connection for each request, 9 ms.
+    2026-11-24: the note is taken by the connector, not by TraceConfig hooks: one call instead of three, and
+    nothing between the note and the connection that could be cancelled.
+    2026-11-24: what is given up is reset, not closed. A plain close went on to deliver all of a request of
+    1 MB that was cut after 135 kB, and so did asyncio's abort(): the kernel had it already.
+    2026-11-24: the last look at the clock is taken by the body, in the turn of the event loop that writes
+    the first byte; aiohttp (on Python 3.11) lets one turn pass after it handed out the connection.
+    2026-11-24: a pooled connection is used again only if nothing at all happened on it since its last
+    answer. aiohttp looks at the connection, but not at answers that it has read ahead.
+    2026-11-24: what a server sent never goes into an error's text: it may echo the credential or a number.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ class _Connector(aiohttp.TCPConnector):
         self,
         req: ClientRequest,
         traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
         try:

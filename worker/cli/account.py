@@ -83,7 +83,7 @@ def account() -> None:
     help="Accept keys like msg-1, which are easily reused by accident.",
 )
 @as_json
-def set_(*, name: str, app_id: str | None, rate: float | None, as_json: bool, **changes: Any) -> None:  # noqa: ANN401
+def set_(*, name: str, app_id: str | None, rate: float | None, as_json: bool, **changes: Any) -> None:  # noqa: ANN401 - click's
     """Add the account NAME, or change what is given of it."""
     with connected(needs="the role outbox_admin") as conn, conn.transaction():
         added = app_id is not None and administration.add_account(conn, name, app_id)

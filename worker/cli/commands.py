@@ -34,7 +34,7 @@ class Room:
 class Commands(click.Group):
     """A group that imports its commands one by one, and shows no traceback for what it foresaw."""
 
-    def __init__(self, *args: Any, rooms: Mapping[str, Room], **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, rooms: Mapping[str, Room], **options: Any) -> None:  # noqa: ANN401 - click's
         super().__init__(*args, **options)
         self.rooms = rooms
 
@@ -77,7 +77,7 @@ class Commands(click.Group):
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
-        **extra: Any,  # noqa: ANN401
+        **extra: Any,  # noqa: ANN401 - click's
     ) -> None:
         """Run and exit: 0, 2 after a refusal, 130 after Ctrl-C, 1 when the reader of the output went away."""
         extra["standalone_mode"] = False

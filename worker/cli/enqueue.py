@@ -67,7 +67,7 @@ Examples:
 @click.option("--on-done", metavar="TASK", help="Name of a task to send when it is final.")
 @click.option("--traceparent", metavar="TEXT", help="W3C trace context, sent on with the call.")
 @as_json
-def enqueue(*, endpoint: str, payload: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+def enqueue(*, endpoint: str, payload: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's
     """Write one operation into the outbox.
 
     PAYLOAD is a JSON object, which is sent to the letter; @FILE reads it from a file and - from standard

@@ -90,8 +90,8 @@ def _text(cell: Cell) -> str:
 
 def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box  # noqa: PLC0415 - only a terminal is worth the time it takes to import
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - (the same)
+    from rich.table import Table  # noqa: PLC0415 - (the same)
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:

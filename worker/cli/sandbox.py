@@ -115,7 +115,7 @@ Faults: {SHOWN_FAULTS}. GET /_sandbox tells how to steer it while it runs, and w
 @click.option("--replay-header", metavar="NAME", help="A header that marks replayed answers.")
 @click.option("--tls-cert", type=FILE, help="Certificate (PEM): switches to https.")
 @click.option("--tls-key", type=FILE, help="Its private key (PEM), unless the certificate's file holds it.")
-def sandbox(*, host: str, port: int, tls_cert: Path | None, tls_key: Path | None, **options: Any) -> None:  # noqa: ANN401
+def sandbox(*, host: str, port: int, tls_cert: Path | None, tls_key: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
     """Run an imitation of the API, to test against: nobody's phone rings.
 
     It keeps the documented promise about idempotency keys to the letter, breaks connections as you ask,
@@ -137,7 +137,7 @@ def _settings(
     faults: tuple[tuple[str, str], ...],
     credentials: tuple[tuple[str, str], ...],
     latency: tuple[float, float] | None,
-    **switches: Any,  # noqa: ANN401
+    **switches: Any,  # noqa: ANN401 - click's
 ) -> SandboxSettings:
     """What the options say; the sandbox's own defaults for the rest.
 

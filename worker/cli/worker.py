@@ -34,7 +34,7 @@ def worker(*, detach: bool, options: tuple[str, ...]) -> None:
     if detach:  # Celery would start itself anew for that, without this app
         raise click.UsageError("A worker stays in the foreground: let systemd or a container run it.")
     # Only now: the app reads the settings when it is imported, which --help should not need.
-    from worker.celery import app  # noqa: PLC0415
-    from worker.fleet import run_worker  # noqa: PLC0415
+    from worker.celery import app  # noqa: PLC0415 - see above
+    from worker.fleet import run_worker  # noqa: PLC0415 - see above
 
     run_worker(app, options)

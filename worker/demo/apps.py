@@ -99,7 +99,7 @@ def _order_in_sql(conn: Connection, order: tuple[int, NewOperation], memory: Mem
             "select id, idempotency_key from outbox.enqueue(%s, %s, account => %s)",
             [operation.endpoint, json.dumps(operation.payload), operation.account],
         ).fetchone()
-        assert row is not None  # noqa: S101  a function without a set returns one row
+        assert row is not None  # noqa: S101 - a function without a set returns one row
         _insert(conn, number, row[0])
     memory.committed[row[1]] = row[0]
 

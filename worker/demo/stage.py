@@ -124,7 +124,7 @@ class Stage:
     api: Sandbox
     worker: WorkerProcess
 
-    def connect(self, **options: Any) -> psycopg.Connection:  # noqa: ANN401  psycopg's, passed on
+    def connect(self, **options: Any) -> psycopg.Connection:  # noqa: ANN401 - psycopg's, passed on
         """One more connection to the database."""
         return psycopg.connect(self.url, **options)
 

@@ -135,7 +135,7 @@ class Plan:
     def __init__(self, faults: Faults, seed: int) -> None:
         self.faults = faults
         self._scripts: dict[tuple[str, str], deque[Step]] = {}
-        self._drawn, self._latencies = Random(), Random()  # noqa: S311  # chance, not secrets
+        self._drawn, self._latencies = Random(), Random()  # noqa: S311 - chance, not secrets
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:

@@ -7,11 +7,12 @@
 A key belongs to one APP ID. It is new again once it is ``key_ttl_seconds`` old: at exactly that age it HAS
 expired ("24 h old or older"). The documents leave open what ``Rules`` can be switched to.
 
-Decided 2026-11-24: a key used again on ANOTHER endpoint gets the cached answer, as another body does. The
-documents only say never to do it; of the two readings this is the one that hides a client's mistake, so
-the ledger names it (``Request.differs``).
-
 Source: EnableX, "Idempotency", the mechanism in four steps, the key rules and the table of scenarios.
+
+Decisions:
+    2026-11-24: a key used again on ANOTHER endpoint gets the cached answer, as another body does. The
+    documents only say never to do it; of the two readings this is the one that hides a client's mistake, so
+    the ledger names it (``Request.differs``).
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class SandboxServer(uvicorn.Server):
         """The port that is bound."""
         return int(str(self._address[1]))
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn's
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's
         """Listen, in a way that can be undone."""
         await self._listen()
         self.started = True
@@ -92,7 +92,7 @@ class SandboxServer(uvicorn.Server):
             connection.transport.abort()
         await super().shutdown(sockets)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
         """End on SIGINT and SIGTERM; uvicorn would raise them once more afterwards."""
         self.should_exit = True
 

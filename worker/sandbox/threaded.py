@@ -146,7 +146,7 @@ class Sandbox:
         try:
             with self._runner:
                 self._runner.run(self._server.serve())
-        except BaseException as crash:  # noqa: BLE001  # __exit__ raises it, in the thread that cares.
+        except BaseException as crash:  # noqa: BLE001 - __exit__ raises it, in the thread that cares.
             self._ended.set_exception(crash)
         else:
             self._ended.set_result(None)
@@ -159,7 +159,7 @@ class Sandbox:
         def reply() -> None:
             try:
                 answer.set_result(ask())
-            except Exception as problem:  # noqa: BLE001  # Raised where it was asked for.
+            except Exception as problem:  # noqa: BLE001 - Raised where it was asked for.
                 answer.set_exception(problem)
 
         self._runner.get_loop().call_soon_threadsafe(reply)

@@ -1,15 +1,15 @@
 """Connections of a worker process: how they are opened, how a dead one is noticed, which schema they need.
 
 Decisions:
-    2026-11-24  A statement of ours takes milliseconds. One that has said nothing for ``SECONDS`` is given up
-                with its connection: the server may be gone without a word (half-open), and TCP would wait
-                for a quarter of an hour.
-    2026-11-24  A session may begin as its role, its database or the environment says: in another encoding, or
-                with dates that psycopg cannot read. What decides anything is therefore asked for in UTF-8
-                and, where it holds times or durations, in binary form.
-    2026-11-24  Nothing is prepared on the server: a pooler that shares sessions would lose it.
-    2026-11-24  A server that takes no writes (a failover, a full disk) is as good as away. An answer that it
-                refuses to record is kept, like one that could not reach it.
+    2026-11-24: a statement of ours takes milliseconds. One that has said nothing for ``SECONDS`` is given
+    up with its connection: the server may be gone without a word (half-open), and TCP would wait for a
+    quarter of an hour.
+    2026-11-24: a session may begin as its role, its database or the environment says: in another encoding,
+    or with dates that psycopg cannot read. What decides anything is therefore asked for in UTF-8 and, where
+    it holds times or durations, in binary form.
+    2026-11-24: nothing is prepared on the server: a pooler that shares sessions would lose it.
+    2026-11-24: a server that takes no writes (a failover, a full disk) is as good as away. An answer that
+    it refuses to record is kept, like one that could not reach it.
 """
 
 from __future__ import annotations

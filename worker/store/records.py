@@ -149,7 +149,7 @@ class Recorder:
             records = await self._ask(batch)
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001  text that is no UTF-8 fails in Python, NUL in psycopg ...
+        except Exception as error:  # noqa: BLE001 - text that is no UTF-8 fails in Python, NUL in psycopg ...
             if len(batch) == 1:
                 return _reject(batch[0], error)
             middle = len(batch) // 2
