@@ -27,6 +27,8 @@ class Gate:
     blocked: float | None
     """Seconds; 0: only probes may pass."""
     throttled: float | None
+    broken: float | None
+    """Seconds until the breaker lets a probe through."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ gates = st.builds(
     paused=st.sampled_from([False, False, False, True]),
     blocked=st.sampled_from([None, None, 0, 60]),
     throttled=st.sampled_from([None, None, 0, 60]),
+    broken=st.sampled_from([None, None, None, 0, 45]),
 )
 works = st.builds(
     Work,
@@ -57,6 +60,13 @@ def raise_gates(outbox: Outbox, account: str, gate: Gate) -> None:
     outbox.change("account", account, max_in_flight=gate.max_in_flight, rate_per_second=gate.rate_per_second)
     if gate.paused:
         outbox.do(b"select outbox.pause(%(account)s, 'test')", account=account)
+    if gate.broken is not None:
+        outbox.do(
+            b"update outbox.account_meter set doubt_run = 20, probe_wait = 1,"
+            b" probe_at = clock_timestamp() + %(wait)s * interval '1 s' where account = %(account)s",
+            account=account,
+            wait=gate.broken,
+        )
     for endpoint, seconds in ((None, gate.blocked), ("sms.send", gate.throttled)):
         if seconds is not None:
             outbox.do(

@@ -21,7 +21,8 @@ from tests.integration.outbox.by_hand import (
     accepted,
     judge,
 )
-from tests.integration.outbox.racing import at_once
+from tests.integration.outbox.racing import PATIENCE, aside, at_once, until_blocked
+from tests.postgres import Connect
 from tests.unit.attempts import NOT_CONNECTED, TIMED_OUT, answer
 from worker.operation import Answer, Operation, Reply, State
 
@@ -120,17 +121,21 @@ def test_an_attempt_on_record_cannot_be_written_anew(outbox: Outbox) -> None:
 
 
 def test_reordered_batches_on_two_connections_wait_for_each_other_and_never_in_a_circle(
-    outbox: Outbox, other: Outbox
+    outbox: Outbox, other: Outbox, connect: Connect
 ) -> None:
-    for _ in range(ROUNDS):
+    holder, observer = Outbox(connect(autocommit=False)), connect()
+    for _ in range(3):
         outbox.enqueue_each(20)
         batch = [judge(operation, accepted()) for operation in outbox.claim()]
-        there, back = at_once(
-            lambda batch=batch: outbox.record(*batch),  # type: ignore[misc]
-            lambda batch=batch: other.record(*reversed(batch)),  # type: ignore[misc]
-        )
-        assert {told.state for told in there + back} == {"succeeded"}
-        assert sorted(told.fate for told in there + back) == ["recorded"] * 20 + ["repeated"] * 20
+        middle = sorted(each.operation.id for each in batch)[10]
+        holder.do(b"select from outbox.operation where id = %(id)s for no key update", id=middle)
+        there = aside(lambda batch=batch: outbox.record(*batch))  # type: ignore[misc]
+        back = aside(lambda batch=batch: other.record(*reversed(batch)))  # type: ignore[misc]
+        until_blocked(observer, outbox.conn, other.conn)
+        holder.conn.commit()
+        told = there.result(PATIENCE) + back.result(PATIENCE)
+        assert {one.state for one in told} == {"succeeded"}
+        assert sorted(one.fate for one in told) == ["recorded"] * 20 + ["repeated"] * 20
 
 
 def test_a_batch_tells_the_fate_of_each_of_its_reports(outbox: Outbox) -> None:
