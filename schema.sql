@@ -152,7 +152,10 @@ create table outbox.endpoint (
     success_value     jsonb default '0' constraint endpoint_success_is_a_scalar
                       check (jsonb_typeof(success_value) in ('number', 'string', 'boolean', 'null')),
     id_field          text default 'job_id' check (id_field <> ''),
-    key_header        text not null default 'Idempotency-Key' check (key_header ~ '^[A-Za-z0-9-]+$'),
+    key_header        text not null default 'Idempotency-Key' check (key_header ~ '^[A-Za-z0-9-]+$')
+                      constraint endpoint_key_header_means_nothing_else check (lower(key_header) not in (
+                          'accept', 'accept-encoding', 'authorization', 'connection', 'content-encoding', 'content-length', 'content-type', 'cookie',
+                          'expect', 'host', 'keep-alive', 'proxy-authorization', 'te', 'traceparent', 'trailer', 'transfer-encoding', 'upgrade', 'user-agent')),
     key_ttl           interval not null default '24:00:00',
     key_safety        interval not null default '00:10:00',
     settle            interval not null default '00:00:30',
@@ -247,8 +250,8 @@ begin
     insert into outbox.account_meter (account) values (new.name) on conflict do nothing;
     return null;
 end $$;
-comment on function outbox.account_gets_meter is 'Trigger: every account has a meter';
-create trigger account_gets_meter after insert on outbox.account for each row execute function outbox.account_gets_meter();
+comment on function outbox.account_gets_meter is 'Trigger: every account has a meter, under whatever name: without one it would have no limit, no pause and no due time';
+create trigger account_gets_meter after insert or update of name on outbox.account for each row execute function outbox.account_gets_meter();
 
 create table outbox.throttle (
     account         text collate "C" not null references outbox.account (name) on delete cascade,
@@ -1006,7 +1009,9 @@ create function outbox.tokens(meter outbox.account_meter, account outbox.account
     language sql immutable set search_path = pg_catalog, pg_temp
     return case when (account).rate_per_second is not null then  -- least() and greatest() would pass over a null
            least(coalesce((account).burst, greatest(ceil((account).rate_per_second), 1)),
-                 (meter).tokens + (account).rate_per_second * greatest(extract(epoch from at - (meter).refilled_at), 0)) end;
+                 case when at >= (meter).refilled_at
+                      then (meter).tokens + (account).rate_per_second * extract(epoch from at - (meter).refilled_at)
+                      else 'infinity' end) end;  -- the clock was set back: nobody knows for how long it has been filling
 comment on function outbox.tokens is 'What is in an account''s token bucket at a time; null: it has no rate';
 
 create type outbox.gate as (name text, allowance integer);
@@ -1689,6 +1694,11 @@ end $$;
 comment on function outbox.cancel is
     'Takes a queued operation back. With an attempt in doubt it becomes unresolved, not cancelled (law 6). Returns the new state';
 
+create function outbox.was_reissued(operation_id bigint) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp
+    return exists (select from outbox.action a where a.operation_id = was_reissued.operation_id and a.name = 'reissue');
+comment on function outbox.was_reissued is 'Whether an operation was reissued, as the audit tells: the reissue itself may have been purged';
+
 create function outbox.retry(id bigint, reason text) returns outbox.state
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -1715,7 +1725,7 @@ begin
     elsif o.state = 'failed' and o.response_status is not null and e.caches_errors then
         raise exception 'operation % was refused, and % replays refusals under the same key', o.id, o.endpoint using errcode = 'RO009',
             hint = 'Use outbox.reissue() for a new key, or enqueue a corrected request.';
-    elsif exists (select from outbox.operation r where r.reissue_of = o.id) then
+    elsif outbox.was_reissued(o.id) then
         raise exception 'operation % was reissued under a new key: to retry it could do the same twice', o.id using errcode = 'RO009',
             hint = 'Retry the reissue instead.';
     end if;
@@ -1743,9 +1753,10 @@ begin
         raise exception 'operation % is %: it is not reissued', o.id, o.state using errcode = 'RO009',
             hint = case o.state when 'succeeded' then 'It was executed. To do it once more, enqueue a new operation.'
                                 else 'It is still being worked on: cancel it first, or wait.' end;
-    elsif exists (select from outbox.operation r where r.reissue_of = o.id) then
+    elsif outbox.was_reissued(o.id) then
         raise exception 'operation % was already reissued, as operation %', o.id,
-            (select r.id from outbox.operation r where r.reissue_of = o.id) using errcode = 'RO009', hint = 'Go on with that one.';
+            (select a.detail ->> 'as' from outbox.action a where a.operation_id = o.id and a.name = 'reissue' order by a.id limit 1)
+            using errcode = 'RO009', hint = 'Go on with that one.';
     elsif o.payload is null then
         raise exception 'the payload of operation % was scrubbed', o.id using errcode = 'RO009', hint = 'Enqueue a new operation.';
     end if;
