@@ -35,13 +35,15 @@ LOGINS: Final = {
     "admin": "outbox_admin",
     "stranger": None,
 }
-VIEWS: Final = {"status", "backlog", "unresolved", "key_expiring", "throughput", "conflict"}
+VIEWS: Final = {"status", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "shut"}
 SETTINGS: Final = {"account", "endpoint", "schema_version"}
 CHECKING: Final = {"is_exact", "exact", "is_plausible", "is_key"}
 """A check calls its functions in the name of whoever writes the row."""
-ADMIN_FUNCTIONS: Final = {"cancel", "retry", "reissue", "resolve", "pause", "resume"}
+ADMIN_FUNCTIONS: Final = {"cancel", "retry", "reissue", "resolve", "pause", "resume"} | {
+    "doubt_history", "adopt_history", "confirm_history", "why_shut"
+}  # fmt: skip
 WORKER_FUNCTIONS: Final = {"claim", "record", "block", "unblock", "suspect", "rescue", "settle_passed"} | {
-    "fold_counts", "scrub", "purge", "forget_workers", "due"
+    "fold_counts", "scrub", "purge", "forget_workers", "due", "note_history", "doubt_history"
 }  # fmt: skip
 
 
@@ -190,9 +192,9 @@ def test_a_worker_does_its_work_without_more_rights(logins: Logins, conn: psycop
 
 def test_a_reader_reads_the_views_and_nothing_personal(logins: Logins) -> None:
     reader = logins["reader"]
-    assert may_read(reader) == VIEWS | SETTINGS | {"worker", "throttle", "account_meter"}
+    assert may_read(reader) == VIEWS | SETTINGS | {"worker", "throttle", "account_meter", "history"}
     assert may_write(reader) == set()
-    assert may_call(reader) == set()
+    assert may_call(reader) == {"why_shut"}
     for view in VIEWS:
         reader.execute(sql.SQL("select * from outbox.{}").format(sql.Identifier(view)))
     with refused(reader, "42501"):
@@ -202,7 +204,7 @@ def test_a_reader_reads_the_views_and_nothing_personal(logins: Logins) -> None:
 def test_an_administrator_steers_by_functions_and_settings(logins: Logins, conn: psycopg.Connection) -> None:
     admin = logins["admin"]
     assert may_call(admin) == ADMIN_FUNCTIONS | CHECKING | {"enqueue", "enqueue_many"}
-    assert may_write(admin) == {"account", "endpoint"}
+    assert may_write(admin) == {"account", "endpoint", "history"}
     with refused(admin, "42501"):
         admin.execute("update outbox.operation set state = 'cancelled'")
     id_ = operation_in(conn, "failed")
