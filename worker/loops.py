@@ -19,15 +19,13 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import uvloop
 
 from worker.stopping import cord
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = ["close", "close_all", "run"]
 

@@ -132,7 +132,7 @@ def enqueue(
         priority: 0 (most urgent) to 3, within the lane.
         not_before: the earliest send; now, if None.
         deadline: no attempt starts later; the endpoint's default, if None.
-        on_done: name of a task to send when the operation is final.
+        on_done: name of a task of your own, kept with the operation; no worker sends it.
         traceparent: W3C trace context, sent on with the call.
 
     Raises:

@@ -138,19 +138,9 @@ class Settings(BaseSettings):
     """The accounts' keys, by the full name of their variable; not a setting of that name."""
 
     @property
-    def drain_time(self) -> timedelta:
-        """``drain_seconds`` as a duration."""
-        return timedelta(seconds=self.drain_seconds)
-
-    @property
     def linger(self) -> timedelta:
         """``linger_seconds`` as a duration."""
         return timedelta(seconds=self.linger_seconds)
-
-    @property
-    def poll_interval(self) -> timedelta:
-        """``poll_seconds`` as a duration."""
-        return timedelta(seconds=self.poll_seconds)
 
     @property
     def retention(self) -> timedelta:

@@ -10,7 +10,7 @@ Every pass takes at most ``BATCH`` rows and skips what others hold, so that it n
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -89,6 +89,4 @@ def _tell(counts: Counts) -> None:
     if counts.settled:
         emit(Event.SETTLED, count=counts.settled)
     if counts.scrubbed or counts.purged:
-        emit(
-            Event.RETIRED, **{name: n for name, n in asdict(counts).items() if name in {"scrubbed", "purged"}}
-        )
+        emit(Event.RETIRED, scrubbed=counts.scrubbed, purged=counts.purged)

@@ -46,9 +46,7 @@ def test_a_database_is_all_that_must_be_set() -> None:
 def test_durations_are_exact() -> None:
     settings = load_settings()
 
-    assert settings.drain_time == timedelta(seconds=60)
     assert settings.linger == timedelta(milliseconds=500)
-    assert settings.poll_interval == timedelta(seconds=5)
     assert settings.retention == timedelta(days=30)
     assert settings.connect_timeout == timedelta(seconds=5)
     assert settings.lease_slack == timedelta(seconds=30)

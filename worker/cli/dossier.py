@@ -51,7 +51,7 @@ def _request(operation: OperationOnRecord) -> list[tuple[str, object]]:
         ("lane", operation.lane or None),
         ("priority", operation.priority),
         ("trace", operation.traceparent),
-        ("when done", operation.on_done and f"sends {operation.on_done}"),
+        ("when done", operation.on_done),
         ("does again", operation.reissue_of),
         ("done again as", operation.reissued_as),
     ]

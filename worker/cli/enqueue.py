@@ -64,7 +64,7 @@ Examples:
 )
 @click.option("--not-before", type=MOMENT, help="No attempt starts earlier.")
 @click.option("--deadline", type=MOMENT, help="No attempt starts later; else the endpoint's default.")
-@click.option("--on-done", metavar="TASK", help="Name of a task to send when it is final.")
+@click.option("--on-done", metavar="TASK", help="Name of a task of yours, kept with it.")
 @click.option("--traceparent", metavar="TEXT", help="W3C trace context, sent on with the call.")
 @as_json
 def enqueue(*, endpoint: str, payload: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's

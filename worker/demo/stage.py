@@ -86,33 +86,21 @@ class WorkerProcess:
                 start_new_session=True,
             )
 
-    def is_running(self) -> bool:
-        """Whether it is there."""
-        return self._process is not None and self._process.poll() is None
-
     def kill(self) -> None:
         """SIGKILL the process and its pool, as a machine that loses its power would."""
-        self._end(signal.SIGKILL)
+        if self._process is not None and self._process.returncode is None:  # not reaped: its id is still ours
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def stop(self) -> None:
         """SIGTERM, and wait; SIGKILL if that does not help."""
-        if self.is_running():
-            self._end(signal.SIGTERM)
-
-    def _end(self, how: signal.Signals) -> None:
-        process = self._process
-        if process is None:
+        if self._process is None:
             return
-        if how is signal.SIGTERM:
-            process.terminate()
+        self._process.terminate()
         try:
-            if how is signal.SIGTERM:
-                process.wait(STOP_SECONDS)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            how = signal.SIGKILL
-        if how is signal.SIGKILL:
-            os.killpg(process.pid, signal.SIGKILL)  # the group's own leader is not reaped yet: its id is ours
-            process.wait()
+            self.kill()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,11 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kombu.asynchronous import Hub
 from kombu.transport import memory
-
-if TYPE_CHECKING:
-    from kombu.asynchronous import Hub
-    from kombu.utils.scheduling import FairCycle
+from kombu.utils.scheduling import FairCycle
 
 __all__ = ["Channel", "Transport"]
 
