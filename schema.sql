@@ -961,10 +961,10 @@ comment on function outbox.settle_unsendable is
 
 create type outbox.leased as (
     id bigint, account text, app_id text, endpoint text, endpoint_revision bigint, lane text, url text, key_header text,
-    idempotency_key text, payload text, lease_token uuid, number integer, send_within double precision, claimed_at timestamptz,
+    idempotency_key text, payload text, lease_token uuid, number integer, send_within double precision, call_deadline interval, claimed_at timestamptz,
     attempt_count integer, doubt_since timestamptz, key_window_closes_at timestamptz, deadline_at timestamptz,
     last_answer_sha256 bytea, repeat_count integer, other_passed boolean, probe boolean, traceparent text);
-comment on type outbox.leased is 'A claimed operation: what a worker needs to send it, and to judge the answer. send_within is in seconds';
+comment on type outbox.leased is 'A claimed operation: what a worker needs to send it, and to judge the answer. send_within is in seconds; call_deadline is the one that its lease leaves room for, whatever the endpoint says by now';
 
 create function outbox.lease(operation_ids bigint[], node text, hold interval, probing text[]) returns setof outbox.leased
     language sql volatile set search_path = pg_catalog, pg_temp as $$
@@ -993,7 +993,7 @@ create function outbox.lease(operation_ids bigint[], node text, hold interval, p
         select id, attempt_number, lease_token, leased_by, now from leased)
     select l.id, l.account, l.app_id, l.endpoint, l.revision, l.lane, l.url, l.key_header, l.idempotency_key, l.payload::text,
            l.lease_token, l.attempt_number,
-           extract(epoch from least(l.lease_expires_at - l.call_deadline, l.deadline_at) - l.now)::double precision, l.now,
+           extract(epoch from least(l.lease_expires_at - l.call_deadline, l.deadline_at) - l.now)::double precision, l.call_deadline, l.now,
            l.attempt_count, l.doubt_since, l.key_window_closes_at, l.deadline_at, l.last_answer_sha256, l.repeat_count,
            l.repeat_count > 0 and exists (
                select from outbox.operation other

@@ -138,7 +138,7 @@ async def conclude(
     decision = decide(
         operation,
         outcome,
-        now=operation.claimed_at + claimed.elapsed(),
+        now=operation.claimed_at + claimed.elapsed_at_least(),  # Postgres will say if it was more
         jitter=random.random(),  # noqa: S311 - jitter keeps no secret
         credential_is_current=outcome.block is not Scope.ACCOUNT or _is_current(house, operation, credential),
     )

@@ -40,5 +40,11 @@ class Stopwatch:
 
     def elapsed(self) -> timedelta:
         """The longest time that any of the clocks saw go by; never less than nothing."""
-        passed = (clock() - began for clock, began in zip(self.clocks, self.started_at, strict=True))
-        return timedelta(seconds=max(0.0, *passed))
+        return timedelta(seconds=max(0.0, *self._passed()))
+
+    def elapsed_at_least(self) -> timedelta:
+        """The shortest time that any of the clocks saw go by: what is certain, though one was set forward."""
+        return timedelta(seconds=max(0.0, min(self._passed())))
+
+    def _passed(self) -> list[float]:
+        return [clock() - began for clock, began in zip(self.clocks, self.started_at, strict=True)]

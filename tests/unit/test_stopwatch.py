@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError
 from datetime import timedelta
 
 import pytest
 
+from tests.clocks import HandSetClock
 from worker import stopwatch
 from worker.stopwatch import Stopwatch, boot_time
 
 MINUTE = timedelta(minutes=1)
-
-
-@dataclass(slots=True)
-class HandSetClock:
-    now: float
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -93,3 +86,13 @@ def test_boot_time_is_the_clock_that_goes_on_through_a_suspend() -> None:
 def test_it_cannot_be_set_anew(watch: Stopwatch) -> None:
     with pytest.raises(FrozenInstanceError):
         watch.started_at = (0.0, 0.0)  # type: ignore[misc]
+
+
+def test_what_is_certain_is_what_the_slowest_clock_saw(
+    watch: Stopwatch, boot: HandSetClock, wall: HandSetClock
+) -> None:
+    boot.now += 2
+    wall.now += 86_400
+    assert watch.elapsed_at_least() == timedelta(seconds=2)
+    wall.now -= 2 * 86_400
+    assert watch.elapsed_at_least() == timedelta(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -92,7 +93,7 @@ def leased(row: Mapping[str, Any], endpoint: Endpoint) -> Operation:
         id=row["id"],
         account=row["account"],
         app_id=row["app_id"],
-        endpoint=endpoint,
+        endpoint=replace(endpoint, call_deadline=row["call_deadline"]),  # what the lease leaves room for
         lane=row["lane"],
         url=row["url"],
         key_header=row["key_header"],
