@@ -13,6 +13,7 @@
 --   RO001 unknown endpoint      RO002 unknown account      RO003 invalid key         RO004 invalid payload
 --   RO005 key conflict          RO006 invalid time         RO007 invalid lane, priority, on_done or traceparent
 --   RO008 operation not found   RO009 state conflict       RO010 the row is frozen   RO011 final is final
+--   RO012 claims are shut
 
 begin;
 
@@ -298,7 +299,7 @@ create table outbox.action (
 );
 comment on table outbox.action is 'The audit: who did what to which operation or account, why and when. Rows are only ever added';
 comment on column outbox.action.id is 'Number of the action';
-comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume';
+comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, doubt_history, adopt_history, confirm_history';
 comment on column outbox.action.operation_id is 'The operation it was done to';
 comment on column outbox.action.account is 'The account it was done to';
 comment on column outbox.action.reason is 'Why, in the administrator''s words';
@@ -937,6 +938,261 @@ end $$;
 comment on function outbox.enqueue_many is
     'Writes many operations at once, all or none, and answers in the order of payload. An array of one element holds for all rows; a NULL means the default';
 
+-- History: is this still the database that the leases were written to? ------------------------------------------------
+-- An asynchronous replica that is promoted, and a backup that is restored, have lost the latest commits: rows say
+-- "never sent" although they were. No query can tell which, so claims stay shut until the loss has been allowed for.
+
+create table outbox.history (
+    only_row           boolean primary key default true check (only_row),
+    number             integer not null default 1,
+    system_identifier  bigint not null,
+    timeline           text not null,
+    operation_table    oid not null,
+    noted_at           timestamptz not null default clock_timestamp(),
+    adopted_at         timestamptz not null default clock_timestamp(),
+    doubted_at         timestamptz,
+    doubted_reason     text,
+    tolerated_loss     interval,
+    longest_hold       interval not null default '00:00:30',
+    constraint history_durations_are_exact check (outbox.is_exact(tolerated_loss) and outbox.is_exact(longest_hold)),
+    constraint history_durations_are_in_bounds check (tolerated_loss >= '0' and longest_hold >= '0' and longest_hold <= '24:00:00'),
+    constraint history_doubt_has_reason check ((doubted_at is null) = (doubted_reason is null))
+);
+comment on table outbox.history is
+    'Which cluster, and which of its histories, claims were made in; one row. In another one claims are shut until outbox.adopt_history()';
+comment on column outbox.history.only_row is 'There is one row';
+comment on column outbox.history.number is 'Rises with each history that is adopted, so that workers notice';
+comment on column outbox.history.system_identifier is 'The cluster, as pg_control_system() tells: initdb, and so pg_upgrade, make another';
+comment on column outbox.history.timeline is
+    'The timeline, as the first 8 digits of a WAL file''s name: every promotion, and every recovery from a backup, begins another';
+comment on column outbox.history.operation_table is 'Oid of outbox.operation: a dump that is restored makes another, in the same cluster too';
+comment on column outbox.history.noted_at is 'When workers last found this history unchanged: what was committed before is not lost by a promotion';
+comment on column outbox.history.adopted_at is 'When this history was adopted; at first, when the schema was made';
+comment on column outbox.history.doubted_at is 'Claims are shut since then, although timeline and cluster are the same; null: not';
+comment on column outbox.history.doubted_reason is 'Why';
+comment on column outbox.history.tolerated_loss is
+    'A new timeline is adopted without a person if noted_at is no longer ago than this; null (the default): never';
+comment on column outbox.history.longest_hold is 'The longest that a lease of the fleet lasts beyond its call: so long a lost one may still be sent';
+insert into outbox.history (system_identifier, timeline, operation_table)
+select (pg_control_system()).system_identifier, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), 'outbox.operation'::regclass;
+
+create function outbox.why_shut() returns text
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    h outbox.history;
+    timeline text;
+begin
+    if pg_is_in_recovery() then
+        return 'this server is a replica';
+    end if;
+    select * into h from outbox.history;
+    timeline := left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+    return case
+        when h.doubted_at is not null then h.doubted_reason
+        when h.system_identifier is distinct from (pg_control_system()).system_identifier then 'the database is in another cluster than it was'
+        when h.operation_table is distinct from 'outbox.operation'::regclass then 'the database was restored from a dump'
+        when h.timeline is distinct from timeline
+            then format('a replica was promoted or a backup restored: this is timeline %s, it was %s', timeline, h.timeline) end;
+end $$;
+comment on function outbox.why_shut is
+    'Why nothing is claimed: commits may have been lost, and with them the knowledge of what was sent. Null: claims are open';
+
+create function outbox.refuse_when_shut() returns void
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    shut text := outbox.why_shut();
+begin
+    if shut is not null then
+        raise exception 'claims are shut: %', shut using errcode = 'RO012',
+            hint = 'What was sent last may not be on record. See "Promote a replica" in deploy/RUNBOOK.md, then use outbox.adopt_history().';
+    end if;
+end $$;
+comment on function outbox.refuse_when_shut is 'Raises unless claims are open';
+
+create function outbox.keep_claims_out() returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_advisory_xact_lock(74646623, 1);
+end $$;
+comment on function outbox.keep_claims_out is 'Waits for the claims under way, and keeps others out until the transaction ends';
+
+create function outbox.assume_lost(since timestamptz, out in_doubt_count bigint, out unresolved_count bigint)
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    hold constant interval := (select h.longest_hold from outbox.history h);
+    ids bigint[];
+begin
+    -- What was never tried and is not due yet cannot have been claimed. Whatever was tried may have been tried again.
+    select array_agg(row.id) into ids from (
+        select o.id from outbox.operation o
+         where o.state in ('queued', 'in_flight', 'unresolved') and (o.attempt_number > 0 or o.next_attempt_at <= clock_timestamp())
+         order by o.id for no key update) as row;
+    update outbox.attempt a
+       set finished_at = greatest(clock_timestamp(), a.started_at), verdict = 'ambiguous', error = 'cut off from its history'
+     where a.operation_id = any (ids) and a.verdict is null;
+    -- Doubt is derived from attempts, so one stands for all that may have been lost: it began at the earliest when that can have.
+    insert into outbox.attempt (operation_id, number, lease_token, leased_by, started_at, finished_at, verdict, error)
+    select o.id, o.attempt_number + 1, gen_random_uuid(), 'lost', began.at, began.at, 'ambiguous', 'stands for what may be lost with the old history'
+      from outbox.operation o
+     cross join lateral (
+           select greatest(o.created_at, since, case when o.attempt_number = 0 then o.next_attempt_at end) as at) as began
+     where o.id = any (ids);
+    with moved as (
+        update outbox.operation o
+           set state = v.state, next_attempt_at = case when v.state = 'queued' then v.may_send_at end, settles_at = v.settles_at,
+               attempt_number = o.attempt_number + 1, first_sent_at = v.since, key_window_closes_at = v.closes_at,
+               url = coalesce(o.url, v.url), key_header = coalesce(o.key_header, v.key_header),
+               lease_token = null, lease_expires_at = null, leased_by = null,
+               last_error = left('may have been sent: the record of it may be lost' || coalesce('; before that: ' || o.last_error, ''), 500)
+          from (select i.id, m.*, n.*, d.since, a.base_url || e.path as url, e.key_header,
+                       case when i.state = 'unresolved' or (i.state = 'in_flight' and i.attempt_count >= e.max_attempts)
+                                 or n.may_send_at >= i.deadline_at or n.may_send_at + e.call_deadline >= m.closes_at
+                            then 'unresolved' else 'queued' end::outbox.state as state
+                  from outbox.operation i
+                  join outbox.endpoint e on e.name = i.endpoint
+                  join outbox.account a on a.name = i.account
+                 cross join lateral (select min(t.started_at) as since from outbox.attempt t where t.operation_id = i.id and t.doubt) as d
+                 cross join lateral (
+                       -- Law 4: a lease that is lost may have been taken a moment ago.
+                       select d.since + (e.key_ttl - e.key_safety) as closes_at,
+                              greatest(i.settles_at, i.lease_expires_at + e.settle, clock_timestamp() + hold + e.call_deadline + e.settle)
+                              as settles_at) as m
+                 cross join lateral (select greatest(i.next_attempt_at, m.settles_at) as may_send_at) as n
+                 where i.id = any (ids)) as v
+         where o.id = v.id
+        returning o.state)
+    select count(*), count(*) filter (where state = 'unresolved') into in_doubt_count, unresolved_count from moved;
+end $$;
+comment on function outbox.assume_lost is
+    'Puts every operation in doubt that may have been sent since then without a record: retried under its key while that protects, else unresolved';
+
+create function outbox.begin_history(name text, reason text, lost_since timestamptz, out in_doubt_count bigint, out unresolved_count bigint)
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    h outbox.history;
+    now_number integer;
+begin
+    perform outbox.keep_claims_out();
+    select * into h from outbox.history for update;
+    in_doubt_count := 0;
+    unresolved_count := 0;
+    if lost_since is not null then
+        select l.* into in_doubt_count, unresolved_count from outbox.assume_lost(lost_since) as l;
+    end if;
+    update outbox.history u
+       set number = u.number + 1, doubted_at = null, doubted_reason = null, adopted_at = clock_timestamp(), noted_at = clock_timestamp(),
+           system_identifier = (pg_control_system()).system_identifier,
+           timeline = left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), operation_table = 'outbox.operation'::regclass
+    returning u.number into now_number;
+    insert into outbox.action (name, reason, detail)
+    values (begin_history.name, begin_history.reason,
+            jsonb_build_object('lost_since', lost_since, 'was', to_jsonb(h), 'in_doubt', in_doubt_count, 'unresolved', unresolved_count));
+    notify ringonce;
+end $$;
+comment on function outbox.begin_history is 'Makes the cluster and timeline that this is the known ones, and opens claims; lost_since null: nothing was lost';
+
+create function outbox.note_history(
+    hold interval, known_number integer, known_lsn pg_lsn, out shut text, out history_number integer, out lsn pg_lsn)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    h outbox.history;
+begin
+    shut := outbox.why_shut();
+    if pg_is_in_recovery() then
+        return;
+    end if;
+    lsn := pg_current_wal_flush_lsn();
+    select * into h from outbox.history;
+    if shut is null and (h.number < known_number or (h.number = known_number and lsn < known_lsn)) then
+        shut := format('a worker remembers more than this database: an old copy was restored (WAL at %s, it was at %s)', lsn, known_lsn);
+        perform outbox.doubt(shut);
+    elsif shut is null then
+        update outbox.history u
+           set noted_at = clock_timestamp(), longest_hold = greatest(u.longest_hold, outbox.exact(hold))
+         where u.doubted_at is null and (u.noted_at < clock_timestamp() - interval '2 seconds' or u.longest_hold < hold);
+    elsif h.doubted_at is null and h.timeline is distinct from left(pg_walfile_name(lsn), 8)
+          and h.system_identifier = (pg_control_system()).system_identifier and h.operation_table = 'outbox.operation'::regclass
+          and h.noted_at >= clock_timestamp() - h.tolerated_loss and pg_try_advisory_xact_lock(74646623, 1) then
+        -- Whoever had the lock before may have adopted it.
+        if outbox.why_shut() is not null then
+            perform outbox.begin_history('adopt_history', format('within the tolerated loss of %s', h.tolerated_loss), h.noted_at);
+        end if;
+        shut := outbox.why_shut();
+    end if;
+    history_number := (select u.number from outbox.history u);
+end $$;
+comment on function outbox.note_history is
+    'Notes that the history is unchanged, doubts it if a worker remembers more, adopts it if the loss is tolerated. Tells why claims are shut, if they are, and what to remember';
+
+create function outbox.doubt(reason text) returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    update outbox.history h set doubted_at = clock_timestamp(), doubted_reason = left(doubt.reason, 500) where h.doubted_at is null;
+    if found then
+        insert into outbox.action (name, reason) values ('doubt_history', doubt.reason);
+    end if;
+end $$;
+comment on function outbox.doubt is 'Shuts claims, unless they were shut by doubt already';
+
+create function outbox.need_reason(reason text) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if need_reason.reason is null or need_reason.reason !~ '[^[:space:]]' then
+        raise exception 'a reason is missing' using errcode = 'RO009', hint = 'Say why, for whoever reads the audit.';
+    elsif octet_length(need_reason.reason) > 4000 then
+        raise exception 'a reason has at most 4,000 bytes' using errcode = 'RO009';
+    end if;
+end $$;
+comment on function outbox.need_reason is 'Raises when there is no reason, or a book of them';
+
+create function outbox.doubt_history(reason text) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.need_reason(doubt_history.reason);
+    perform outbox.doubt(doubt_history.reason);
+end $$;
+comment on function outbox.doubt_history is
+    'Shuts claims for the whole fleet until the history is adopted or confirmed: for a restored copy, which nobody can tell from what it was copied from';
+
+create function outbox.adopt_history(lost_since timestamptz, reason text, out in_doubt_count bigint, out unresolved_count bigint)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    h outbox.history;
+    born_at timestamptz := (select min(v.applied_at) from outbox.schema_version v);
+begin
+    perform outbox.need_reason(adopt_history.reason);
+    perform outbox.keep_claims_out();
+    select * into h from outbox.history;
+    if outbox.why_shut() is null then
+        raise exception 'this is the known history: there is nothing to adopt' using errcode = 'RO009',
+            hint = 'If it is a copy that was restored, nothing in it tells: call outbox.doubt_history(reason) first, then this.';
+    elsif lost_since is null or not isfinite(lost_since) or lost_since > clock_timestamp() or lost_since < born_at then
+        raise exception 'lost_since is a time between %, when the outbox was made, and now', born_at using errcode = 'RO006',
+            hint = 'Commits may be missing from then on; what was sent since may not be on record. If nothing was lost: outbox.confirm_history().';
+    elsif lost_since > h.noted_at then
+        raise exception 'commits may be missing since %, when workers last noted this history', h.noted_at using errcode = 'RO006',
+            hint = 'Give that time or an earlier one. If no worker can have claimed anything since, nothing was lost: outbox.confirm_history().';
+    end if;
+    select b.* into in_doubt_count, unresolved_count
+      from outbox.begin_history('adopt_history', adopt_history.reason, adopt_history.lost_since) as b;
+end $$;
+comment on function outbox.adopt_history is
+    'After a promotion or a restore: whatever may have been sent since lost_since is in doubt from then on, retried under its key while that protects, else unresolved;
+then claims are open again. Returns how many operations are in doubt by it, and how many of them are unresolved';
+
+create function outbox.confirm_history(reason text) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.need_reason(confirm_history.reason);
+    perform outbox.keep_claims_out();
+    if outbox.why_shut() is null then
+        raise exception 'this is the known history: there is nothing to confirm' using errcode = 'RO009';
+    end if;
+    perform outbox.begin_history('confirm_history', confirm_history.reason, null);
+end $$;
+comment on function outbox.confirm_history is
+    'A person vouches that no commit was lost (planned switchover, synchronous replica, pg_upgrade, dump of a fleet that stood still), or none of a claim: claims are open again';
+
 -- Workers: claim ------------------------------------------------------------------------------------------------------
 -- Private to outbox_worker: called by worker/store, and changed together with it.
 
@@ -1201,6 +1457,10 @@ begin
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);  -- law 1: a claim that a crash can undo is no claim
     end if;
+    perform outbox.refuse_when_shut();
+    if not pg_try_advisory_xact_lock_shared(74646623, 1) then
+        raise exception 'claims are shut: the history is being adopted' using errcode = 'RO012';
+    end if;
     gates := outbox.gates(max_count);
 
     for step in 1..64 loop  -- bounded: what is left is left to the next claim
@@ -1376,6 +1636,23 @@ create function outbox.recount_doubt(operation_ids bigint[]) returns void
 $$;
 comment on function outbox.recount_doubt is 'Takes first_sent_at from the attempts anew, after late evidence about one of them';
 
+create function outbox.doubt_if_lost(operation_ids bigint[], numbers integer[], lease_tokens uuid[]) returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    unknown bigint;
+begin
+    select r.id into unknown
+      from unnest(operation_ids, numbers, lease_tokens) as r (id, number, token)
+      join outbox.operation o on o.id = r.id
+     where not exists (select from outbox.attempt a where a.operation_id = r.id and (a.lease_token = r.token or (a.leased_by = 'lost' and a.number >= r.number)))
+     limit 1;
+    if unknown is not null and outbox.why_shut() is null then
+        perform outbox.doubt(format('a worker was given a lease of operation %s that this database does not know: an old copy was restored', unknown));
+    end if;
+end $$;
+comment on function outbox.doubt_if_lost is
+    'Shuts claims if a worker reports under a lease that is on record nowhere, and that no loss accounts for: the claim was committed, so the commit was lost';
+
 create function outbox.record(
     operation_ids bigint[], numbers integer[], lease_tokens uuid[], verdicts outbox.verdict[], phases outbox.phase[], statuses integer[],
     errors text[], provider_ids text[], body_hashes bytea[], answer_hashes bytea[], headers jsonb[], bodies bytea[], states outbox.state[],
@@ -1387,18 +1664,22 @@ declare
     reports outbox.report[];
     held bigint[];
     revived bigint[];
+    known_count integer;
 begin
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);
     end if;
     perform from outbox.operation o where o.id = any (operation_ids) order by o.id for no key update;
     -- Once for each token: what was recorded already is passed over (law 5).
-    select array_agg(row (r.*)::outbox.report) into reports
+    select array_agg(row (r.*)::outbox.report) filter (where not a.recorded), count(*) into reports, known_count
       from unnest(operation_ids, numbers, lease_tokens, verdicts, phases, statuses, errors, provider_ids, body_hashes, answer_hashes,
                   headers, bodies, states, repeat_counts, delays, counts, settled, clears_doubt)
            as r (operation_id, number, lease_token, verdict, phase, status, error, provider_id, body_sha256, answer_sha256,
                  headers, body, state, repeat_count, delay, counts, settled, clears_doubt)
-      join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.lease_token = r.lease_token and not a.recorded;
+      join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.lease_token = r.lease_token;
+    if known_count < cardinality(operation_ids) then
+        perform outbox.doubt_if_lost(operation_ids, numbers, lease_tokens);
+    end if;
 
     perform outbox.keep_reports(reports);
     perform outbox.count_doubt(reports);
@@ -1528,6 +1809,9 @@ create function outbox.settle_passed(max_count integer) returns integer
 declare
     passed bigint[];
 begin
+    if outbox.why_shut() is not null then
+        return 0;  -- law 6: "expired" would say that it is known not to have been executed
+    end if;
     select array_agg(id) into passed from (
         select id from (select o.id from outbox.operation o
             where o.state = 'queued' and o.first_sent_at is not null and o.key_window_closes_at <= clock_timestamp()
@@ -1614,7 +1898,7 @@ create function outbox.due(max_count integer, out due_count integer, out next_in
           from outbox.throttle t left join flight f on f.account = t.account and f.endpoint = t.endpoint),
     pair as (
         (select o.account, o.endpoint, o.account || ' ' || o.endpoint as name from outbox.operation o
-          where o.state = 'queued' order by o.account || ' ' || o.endpoint limit 1)
+          where o.state = 'queued' and (select outbox.why_shut()) is null order by o.account || ' ' || o.endpoint limit 1)
         union all
         select next.*
           from pair p cross join lateral (
@@ -1641,7 +1925,7 @@ create function outbox.due(max_count integer, out due_count integer, out next_in
 $$;
 comment on function outbox.due is
     'How many operations may be claimed now (counted up to max_count), and in how many seconds the next one may be; negative: it could have been
-for so long; null: none before something else happens';
+for so long; null: none before something else happens. None while claims are shut';
 
 -- Administrators ------------------------------------------------------------------------------------------------------
 
@@ -1678,6 +1962,7 @@ declare
     o outbox.operation := outbox.locked(cancel.id, cancel.reason);
     outcome outbox.state := case when o.first_sent_at is null then 'cancelled' else 'unresolved' end;
 begin
+    perform outbox.refuse_when_shut();  -- law 6: nobody knows what was not sent
     if o.state <> 'queued' then
         raise exception 'operation % is %: only a queued one can be cancelled', o.id, o.state using errcode = 'RO009',
             hint = case o.state when 'in_flight' then 'It is being sent right now: wait for this attempt to end, then cancel.'
@@ -1953,6 +2238,17 @@ comment on column outbox.conflict.body_sha256 is 'SHA-256 of its answer''s body'
 comment on column outbox.conflict.started_at is 'When it started';
 comment on column outbox.conflict.meaning is 'What it proves';
 
+create view outbox.shut as
+    select why.reason, h.doubted_at, h.noted_at, h.timeline as known_timeline
+      from outbox.history h cross join outbox.why_shut() as why (reason)
+     where why.reason is not null;
+comment on view outbox.shut is 'Why nothing is claimed: commits may have been lost. Should be empty; outbox.adopt_history() empties it';
+comment on column outbox.shut.reason is 'What happened to the database';
+comment on column outbox.shut.doubted_at is 'When a worker or a person doubted it; null: the cluster or the timeline tells';
+comment on column outbox.shut.noted_at is
+    'When workers last noted the old history. After a promotion or a recovery nothing that was committed before is lost; of a restored copy it tells nothing';
+comment on column outbox.shut.known_timeline is 'The timeline in which claims were made';
+
 create view outbox.result with (security_barrier) as
     select o.id, o.idempotency_key, o.account, o.endpoint, o.state, o.provider_id, o.response_status, o.response_headers, o.response_body,
            o.last_error, o.created_at, o.finished_at
@@ -1982,15 +2278,18 @@ grant execute on function outbox.enqueue, outbox.enqueue_many to outbox_producer
 grant select on outbox.result to outbox_producer;
 
 grant execute on function outbox.claim, outbox.record, outbox.block, outbox.unblock, outbox.suspect, outbox.rescue, outbox.settle_passed,
-    outbox.fold_counts, outbox.scrub, outbox.purge, outbox.forget_workers, outbox.due to outbox_worker;
+    outbox.fold_counts, outbox.scrub, outbox.purge, outbox.forget_workers, outbox.due, outbox.note_history, outbox.doubt_history to outbox_worker;
 grant select on outbox.endpoint, outbox.account, outbox.schema_version to outbox_worker;
 grant select, insert, update, delete on outbox.worker to outbox_worker;
 
 grant select on outbox.status, outbox.backlog, outbox.unresolved, outbox.key_expiring, outbox.throughput, outbox.conflict,
-    outbox.worker, outbox.account, outbox.account_meter, outbox.endpoint, outbox.throttle, outbox.schema_version
-    to outbox_reader, outbox_admin;
+    outbox.worker, outbox.account, outbox.account_meter, outbox.endpoint, outbox.throttle, outbox.schema_version,
+    outbox.history, outbox.shut to outbox_reader, outbox_admin;
+grant execute on function outbox.why_shut to outbox_reader, outbox_admin;
 
-grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.resolve, outbox.pause, outbox.resume to outbox_admin;
+grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.resolve, outbox.pause, outbox.resume,
+    outbox.doubt_history, outbox.adopt_history, outbox.confirm_history to outbox_admin;
+grant update (tolerated_loss) on outbox.history to outbox_admin;
 grant select on outbox.operation, outbox.attempt, outbox.action, outbox.suspicion, outbox.finished_count to outbox_admin;
 grant insert, update, delete on outbox.endpoint to outbox_admin;
 -- Not paused_* and blocked_*: those move by pause() and resume(), which leave a trace.
