@@ -20,20 +20,9 @@ from tests.acceptance.delivering import (
 )
 from tests.postgres import SCHEMA, Database, Server
 from tests.services import require_postgres15, require_redis, unique_name
+from worker.demo.stage import FAULTS
 from worker.embedded import binaries
 from worker.sandbox import Faults, Sandbox, SandboxSettings
-
-A_THIRD = {
-    "drop": 0.08,
-    "hang": 0.02,
-    "cut": 0.07,
-    "reset_before": 0.07,
-    "500": 0.04,
-    "500_after": 0.03,
-    "429": 0.01,
-    "503": 0.01,
-    "refuse": 0.002,
-}
 
 
 def psql(url: str, *arguments: str) -> str:
@@ -70,7 +59,7 @@ def test_psql_an_account_and_a_celery_worker_deliver_what_plain_sql_enqueued(
 def test_two_thousand_operations_end_succeeded_and_none_twice_though_a_third_of_all_requests_fails(
     database: Database, conn: psycopg.Connection, tmp_path: Path
 ) -> None:
-    faults = Faults(chances=A_THIRD, latency_seconds=(0, 0.02), refuse_seconds=0.3, hang_seconds=5)
+    faults = Faults(chances=FAULTS, latency_seconds=(0, 0.02), refuse_seconds=0.3, hang_seconds=5)
     with (
         Sandbox(SandboxSettings(faults=faults, seed=7)) as api,
         node(database.url, "-c", "2", folder=tmp_path),

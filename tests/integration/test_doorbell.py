@@ -13,6 +13,7 @@ from celery.worker import state
 from kombu.transport.memory import Channel
 from pydantic import SecretStr
 
+from tests.clocks import HandSetClock
 from tests.postgres import Database
 from worker import doorbell, wakeups
 from worker.doorbell import DRAIN, LONGEST_ROUND, UPKEEP, Bell, Counts
@@ -30,17 +31,9 @@ class Request:
     """What Celery keeps for a task that runs."""
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> HandSetClock:
+    return HandSetClock()
 
 
 def make_app(broker: str) -> Celery[Any]:
@@ -71,7 +64,7 @@ def settings_for(database: Database, *, notify: bool = True) -> Settings:
 
 
 @pytest.fixture
-def bell(app: Celery[Any], database: Database, clock: Clock) -> Bell:
+def bell(app: Celery[Any], database: Database, clock: HandSetClock) -> Bell:
     return Bell(app, settings_for(database), slots=lambda: 3, stop=Cord(), clock=clock)
 
 
@@ -142,7 +135,7 @@ def test_what_is_not_due_or_not_allowed_now_is_not_rung_for(bell: Bell, conn: ps
 
 
 def test_announcement_is_rung_for_at_once_unless_a_drain_is_awake_to_hear_it(
-    bell: Bell, clock: Clock
+    bell: Bell, clock: HandSetClock
 ) -> None:
     bell.announce()
     assert rung() == [DRAIN]
@@ -155,7 +148,7 @@ def test_announcement_is_rung_for_at_once_unless_a_drain_is_awake_to_hear_it(
     assert rung() == [DRAIN]
 
 
-def test_upkeep_is_rung_for_once_a_round(bell: Bell, conn: psycopg.Connection, clock: Clock) -> None:
+def test_upkeep_is_rung_for_once_a_round(bell: Bell, conn: psycopg.Connection, clock: HandSetClock) -> None:
     assert [bell.run_once(conn).upkeeps for _ in range(3)] == [1, 0, 0]
     clock.now += LONGEST_ROUND
     assert [bell.run_once(conn).upkeeps for _ in range(2)] == [1, 0]
@@ -209,7 +202,9 @@ def test_bell_that_is_not_elected_rings_for_what_was_due_longer_than_a_poll(
     assert second.run_once(conn) == Counts(drains=1)
 
 
-def test_only_the_bell_that_rings_listens(second: Bell, conn: psycopg.Connection, clock: Clock) -> None:
+def test_only_the_bell_that_rings_listens(
+    second: Bell, conn: psycopg.Connection, clock: HandSetClock
+) -> None:
     listening = "select count(*) from pg_listening_channels()"
     second.run_once(conn)
     assert conn.execute(listening).fetchone() == (0,)
@@ -230,7 +225,7 @@ def test_bell_that_was_told_not_to_listen_does_not(
 
 
 def test_without_its_broker_the_bell_does_the_task_itself_and_lets_the_broker_rest(
-    database: Database, conn: psycopg.Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    database: Database, conn: psycopg.Connection, clock: HandSetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app("redis://127.0.0.1:1/0")
     done = []

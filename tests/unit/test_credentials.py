@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from tests.clocks import HandSetClock
 from worker.credentials import LONGEST_KEY, LOOK_AGAIN_SECONDS, Credentials, variable_of
 from worker.errors import SettingsError
 from worker.settings import Settings
@@ -16,17 +17,9 @@ from worker.settings import Settings
 KEY = "canary:with a colon"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> HandSetClock:
+    return HandSetClock()
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def credentials(
-    folder: Path | None = None, clock: Clock | None = None, /, **variables: str | SecretStr
+    folder: Path | None = None, clock: HandSetClock | None = None, /, **variables: str | SecretStr
 ) -> Credentials:
     settings = Settings(
         database_url=SecretStr("postgresql://"),
@@ -47,7 +40,7 @@ def credentials(
             for name, value in variables.items()
         },
     )
-    return Credentials(settings, clock or Clock())
+    return Credentials(settings, clock or HandSetClock())
 
 
 def key_in(header: bytes, app_id: str = "app") -> bytes:
@@ -134,7 +127,7 @@ def test_a_missing_key_is_refused_with_the_places_it_was_looked_for(folder: Path
     )
 
 
-def test_a_rotated_file_is_read_again_without_a_restart(folder: Path, clock: Clock) -> None:
+def test_a_rotated_file_is_read_again_without_a_restart(folder: Path, clock: HandSetClock) -> None:
     (folder / "default").write_text("old")
     keys = credentials(folder, clock)
     assert key_in(keys.basic("default", "app")) == b"old"
@@ -145,7 +138,7 @@ def test_a_rotated_file_is_read_again_without_a_restart(folder: Path, clock: Clo
     assert key_in(keys.basic("default", "app")) == b"new"
 
 
-def test_a_file_written_in_place_with_the_same_size_is_read_again(folder: Path, clock: Clock) -> None:
+def test_a_file_written_in_place_with_the_same_size_is_read_again(folder: Path, clock: HandSetClock) -> None:
     path = folder / "default"
     path.write_text("old")
     keys = credentials(folder, clock)
@@ -158,7 +151,7 @@ def test_a_file_written_in_place_with_the_same_size_is_read_again(folder: Path, 
     assert key_in(keys.basic("default", "app")) == b"new"
 
 
-def test_a_mounted_secret_is_followed_when_its_folder_is_swapped(folder: Path, clock: Clock) -> None:
+def test_a_mounted_secret_is_followed_when_its_folder_is_swapped(folder: Path, clock: HandSetClock) -> None:
     for version in ("..1", "..2"):
         (folder / version).mkdir()
         (folder / version / "default").write_text(version)
@@ -175,7 +168,7 @@ def test_a_mounted_secret_is_followed_when_its_folder_is_swapped(folder: Path, c
     assert key_in(keys.basic("default", "app")) == b"..2"
 
 
-def test_a_file_is_looked_at_no_more_than_once_a_second(folder: Path, clock: Clock) -> None:
+def test_a_file_is_looked_at_no_more_than_once_a_second(folder: Path, clock: HandSetClock) -> None:
     (folder / "default").write_text("old")
     keys = credentials(folder, clock)
     keys.basic("default", "app")
@@ -187,7 +180,7 @@ def test_a_file_is_looked_at_no_more_than_once_a_second(folder: Path, clock: Clo
 
 
 def test_a_file_that_has_not_changed_is_not_read_again(
-    folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    folder: Path, clock: HandSetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "default").write_text(KEY)
     keys = credentials(folder, clock)
@@ -225,7 +218,7 @@ def test_a_credential_is_not_current_for_another_app_id_or_when_its_key_is_gone(
     assert not keys.is_current("default", "app", used)
 
 
-def test_a_variable_takes_over_when_the_file_is_removed(folder: Path, clock: Clock) -> None:
+def test_a_variable_takes_over_when_the_file_is_removed(folder: Path, clock: HandSetClock) -> None:
     (folder / "default").write_text("from the file")
     keys = credentials(folder, clock, DEFAULT="from the variable")
     keys.basic("default", "app")

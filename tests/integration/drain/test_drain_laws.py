@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from tests.clocks import HandSetClock
 from tests.integration.drain.house import Draining, drained, open_test_house, until
 from tests.integration.outbox.by_hand import HOUR, MINUTE, Outbox
 from tests.postgres import AsyncConnect, Connect, Database
@@ -96,14 +97,6 @@ async def test_law_3_no_send_starts_once_the_key_may_have_expired(
         await drained(house)
     assert outbox.state(id_) == "unresolved"
     assert len(api.requests) == 1, "an expired key would have rung the phone again"
-
-
-@dataclass
-class HandSetClock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def test_law_4_a_claim_that_comes_back_too_late_sends_nothing(

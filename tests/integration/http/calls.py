@@ -94,16 +94,6 @@ async def swallowing() -> AsyncIterator[str]:
                 waiting.close()
 
 
-@dataclass(slots=True)
-class HandSetClock:
-    """Shows what it is set to."""
-
-    now: float = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @dataclass(frozen=True, slots=True)
 class FixedCredentials:
     """One credential for all, or none."""

@@ -11,7 +11,8 @@ from importlib.metadata import version
 import httpx
 import pytest
 
-from tests.integration.http.calls import KEY, SECRET, FixedCredentials, HandSetClock, operation, refusing
+from tests.clocks import HandSetClock
+from tests.integration.http.calls import KEY, SECRET, FixedCredentials, operation, refusing
 from tests.integration.http.faults import ZIPPED, answers, sized
 from tests.integration.http.raw_server import ANSWER, Certificate, RawServer, until
 from worker.caller import Caller

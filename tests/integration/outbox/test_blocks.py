@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 
+from tests.clocks import HandSetClock
 from tests.integration.outbox.by_hand import HOUR, MINUTE, SECOND, Outbox, accepted
 from tests.postgres import Database
 from tests.unit.attempts import operation
@@ -149,14 +149,6 @@ def test_suspicions_that_count_no_more_are_forgotten(outbox: Outbox) -> None:
     outbox.tell(outbox.claim_one(), accepted())
     suspect(outbox, 4)
     assert outbox.value(b"select array_agg(operation_id) from outbox.suspicion") == [4]
-
-
-@dataclass
-class HandSetClock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 FIVE_MINUTES = Block(Scope.ACCOUNT, timedelta(minutes=5))
