@@ -16,22 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.sandbox_client import CALL, PATIENCE, Wire, ask, ask_aside, fresh, request_bytes, until
+from tests.sandbox_client import CALL, PATIENCE, Wire, ask, ask_aside, request_bytes, until
 from worker.sandbox import Sandbox, SandboxSettings
 from worker.sandbox.wire import NOT_HTTP
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Sandbox]:
-    with Sandbox() as api:
-        yield api
-
-
-@pytest.fixture
-def api(running: Sandbox) -> Iterator[Sandbox]:
-    yield from fresh(running)
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from tests.sandbox_client import CALL, ask, ask_aside, fresh, header, until
+from tests.sandbox_client import CALL, ask, ask_aside, header, until
 from worker.operation import Answer
 from worker.sandbox import Credential, Outcome, Sandbox, SandboxSettings, Standing
 
@@ -22,17 +21,6 @@ ENDPOINTS = {
     "rcs.template": ("/rcs/v1/messages/templates", "job_id"),
     "message.send": ("/messaging/v1/send", "job_id"),
 }
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Sandbox]:
-    with Sandbox() as api:
-        yield api
-
-
-@pytest.fixture
-def api(running: Sandbox) -> Iterator[Sandbox]:
-    yield from fresh(running)
 
 
 def outcomes(api: Sandbox) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -16,7 +15,6 @@ from tests.sandbox_client import (
     Wire,
     ask,
     ask_aside,
-    fresh,
     header,
     request_bytes,
     until,
@@ -26,17 +24,6 @@ from worker.sandbox.wire import NOT_HTTP
 
 AFTER_EXECUTING = ["drop", "hang", "slow_body", "cut", "garbage", "500_after"]
 WITHOUT_EXECUTING = ["refuse", "reset_before", "429", "503", "500", "envelope"]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Sandbox]:
-    with Sandbox() as api:
-        yield api
-
-
-@pytest.fixture
-def api(running: Sandbox) -> Iterator[Sandbox]:
-    yield from fresh(running)
 
 
 def meet(api: Sandbox, fault: str, **request: object) -> None:
