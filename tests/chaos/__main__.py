@@ -11,7 +11,9 @@ with the outbox. The last line says whether every phone rang once; the exit stat
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import secrets
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +32,8 @@ def main() -> int:
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     schedule = plan(seed, options.seconds)
     print(f"{schedule}\n" if options.logs else f"seed {seed}: {schedule.setup}", flush=True)  # noqa: T201
+    faulthandler.register(signal.SIGUSR1)  # for a run that does not end: what is it waiting for?
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # which undoes all that was set up
     return show(run(schedule, options.logs))
 
 

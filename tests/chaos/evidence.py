@@ -93,8 +93,8 @@ class Evidence:
             until = each.finished_at.strftime("%T.%f")[:-3] if each.finished_at else "open"
             marks = "".join([" late" * each.late, "" if each.recorded else " not recorded"])
             yield (
-                f"  attempt {each.number} {each.started_at:%T.%f}..{until} by {each.leased_by}: {each.verdict}"
-                f" {each.phase} {each.status} {each.provider_id or ''}{marks} {each.error or ''}"
+                f"  attempt {each.number} {each.started_at:%T.%f}..{until} by {each.leased_by}:"
+                f" {each.verdict} {each.phase} {each.status} {each.provider_id or ''}{marks} {each.error or ''}"
             )
         for request in self.requests.get(row.key, ()):
             yield (
@@ -114,19 +114,19 @@ def clock(seconds: float) -> str:
 
 
 _ROWS = """
-    select o.id, o.account, o.app_id, o.endpoint, o.idempotency_key, encode(o.payload_sha256, 'hex') as payload_sha256,
-           o.state::text, o.response_status, o.response_headers, o.response_body, o.provider_id, o.last_error,
+    select o.id, o.account, o.app_id, o.endpoint, o.idempotency_key,
+           encode(o.payload_sha256, 'hex') as payload_sha256, o.state::text, o.response_status, o.response_headers, o.response_body, o.provider_id, o.last_error,
            o.reissue_of, o.resolved_by is not null as resolved, o.lease_token is not null as leased,
            extract(epoch from e.settle)::float8 as settle
       from outbox.operation o join outbox.endpoint e on e.name = o.endpoint order by o.id
 """
 _TRIES = """
-    select operation_id, number, leased_by, started_at, finished_at, verdict::text, phase::text, status, late, recorded,
-           provider_id, error
+    select operation_id, number, leased_by, started_at, finished_at, verdict::text, phase::text, status, late,
+           recorded, provider_id, error
       from outbox.attempt order by operation_id, number
 """
 _ACTIONS = """
-    select operation_id, to_char(acted_at at time zone 'UTC', 'HH24:MI:SS.MS') || ' ' || name || ' ' || detail::text
+    select operation_id, to_char(acted_at, 'HH24:MI:SS.MS') || ' ' || name || ' ' || detail::text
       from outbox.action where operation_id is not null order by id
 """
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -61,12 +62,10 @@ def _play(stage: Stage) -> Memory:
     started_at = time.monotonic()
     ends_at = started_at + stage.schedule.seconds
     failed: list[BaseException] = []
-    organs = [
-        _thread(organ, stage, failed, lambda organ=organ: play(stage, organ, started_at)) for organ in ORGANS
-    ]
+    organs = [_thread(organ, stage, failed, partial(play, stage, organ, started_at)) for organ in ORGANS]
     producers = [Producer(stage, number) for number in range(PRODUCERS)]
     apps = [
-        _thread(f"app {number}", stage, failed, lambda app=app: app.run(lambda: time.monotonic() > ends_at))
+        _thread(f"app {number}", stage, failed, partial(app.run, lambda: time.monotonic() > ends_at))
         for number, app in enumerate(producers)
     ]
     try:
@@ -75,8 +74,7 @@ def _play(stage: Stage) -> Memory:
         _join(apps, ends_at + JOIN_SECONDS)
     finally:
         stage.over.set()
-        for thread in (*organs, *apps):
-            thread.join(JOIN_SECONDS)
+        _join([*organs, *apps], time.monotonic() + JOIN_SECONDS)
     if failed:
         raise failed[0]
     memory = Memory()

@@ -72,7 +72,7 @@ class Setup:
 
     @property
     def slowest(self) -> float:
-        """The longest latency of the API. One that executes twice what it still runs must be quick (law 4)."""
+        """The longest latency of the API; one that executes what it still runs once more must be quick."""
         return 0.3 if self.sandbox["concurrent"] == "execute" else 2.0
 
     @property

@@ -21,6 +21,7 @@ from tests.chaos.proxies import Proxies, Proxy
 from tests.chaos.schedule import NODES, SETTLE, Schedule
 from tests.postgres import SCHEMA, folder_for_clusters
 from worker.embedded import FAST_AND_UNSAFE, EmbeddedPostgres
+from worker.errors import StoreUnavailable
 from worker.sandbox import Credential, Faults, Sandbox, SandboxSettings
 
 ACCOUNTS = {"default": "app-default", "limited": "app-limited"}
@@ -73,8 +74,16 @@ class Stage:
         return f"postgresql://postgres@127.0.0.1:{self.database_proxy.port}/postgres"
 
     def connect(self, **options: Any) -> psycopg.Connection:  # noqa: ANN401  psycopg's, passed on
-        """A connection that no proxy is in the way of."""
-        return psycopg.connect(self.postgres.url, autocommit=True, connect_timeout=10, **options)
+        """A connection that no proxy is in the way of.
+
+        Raises:
+            psycopg.OperationalError: Postgres is away.
+        """
+        try:
+            url = self.postgres.url
+        except StoreUnavailable as error:
+            raise psycopg.OperationalError(str(error)) from error
+        return psycopg.connect(url, autocommit=True, connect_timeout=10, **options)
 
     def start_postgres(self) -> None:
         """Start Postgres, and aim the proxy at the port that it takes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from tests.chaos.evidence import Evidence, Row, Try
@@ -127,7 +127,7 @@ def _apart(evidence: Evidence) -> Found:
                 yield f"operation {row.id}: attempt {other.number} started too soon after {one.number}", row
 
 
-def _done_with(each: Try, settle: float) -> object:
+def _done_with(each: Try, settle: float) -> datetime:
     finished_at = each.finished_at or each.started_at
     answered = each.phase == "answered" and each.status not in BUSY_STATUSES
     waits = each.verdict == "ambiguous" and not answered
