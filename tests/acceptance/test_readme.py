@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import psycopg
 
 from tests.postgres import Database
 from worker.cli import ROOMS
-from worker.observe import Event
+from worker.observe import LEVELS, Event
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -42,8 +43,10 @@ def test_every_command_is_listed() -> None:
     assert [name for name in ROOMS if not re.search(rf"`(ringonce )?{name}`", README)] == []
 
 
-def test_every_event_is_listed() -> None:
-    assert [event for event in Event if f"`{event.value}`" not in README] == []
+def test_every_event_is_listed_under_its_level() -> None:
+    listed = re.findall(r"^- ([A-Z]+) \([^)]+\): (.*)$", README, re.MULTILINE)
+    levels = {event: level for level, events in listed for event in re.findall(r"`(\w+)`", events)}
+    assert levels == {event.value: logging.getLevelName(LEVELS.get(event, logging.INFO)) for event in Event}
 
 
 def test_every_function_and_view_that_it_names_exists(conn: psycopg.Connection) -> None:

@@ -8,8 +8,8 @@ import re
 import worker
 from worker import errors
 
-INSIDE = {"SendWindowPassed", "CallCut"}
-"""Ends of an attempt, which become verdicts before anybody outside could meet them."""
+INSIDE = {"CallCut", "ClaimsShut", "SendWindowPassed"}
+"""What only a worker meets."""
 
 
 def error_classes() -> dict[str, type[Exception]]:
@@ -25,7 +25,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_every_error_that_an_application_can_meet_is_public() -> None:
-    assert set(error_classes()) - set(worker.__all__) == INSIDE
+    assert set(error_classes()) - set(worker.__all__) <= INSIDE
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
