@@ -262,14 +262,23 @@ class _Drain:
             stopping.cancel()
 
     async def finish(self) -> None:
-        """Wait for the calls in flight; on the way out of a cancellation, cut them."""
+        """Wait for the calls in flight; once the drain is cancelled, before or meanwhile, cut them."""
         task = asyncio.current_task()
-        cut = task is not None and task.cancelling() > 0
-        if cut:
-            for call in self._calls:
-                call.cancel()
+        if task is not None and task.cancelling() > 0:
+            await self._cut()
+            return
+        try:
+            if self._calls:
+                await asyncio.wait(self._calls)
+        except asyncio.CancelledError:
+            await self._cut()
+            raise
+
+    async def _cut(self) -> None:
+        for call in self._calls:
+            call.cancel()
         if self._calls:
-            await asyncio.wait(self._calls, timeout=RECORD_SECONDS if cut else None)
+            await asyncio.wait(self._calls, timeout=RECORD_SECONDS)
 
     async def _step(self) -> bool:
         """Do the next thing, or wait for it; False if there is nothing left to do."""

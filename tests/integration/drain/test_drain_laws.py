@@ -87,6 +87,7 @@ async def test_law_2_every_send_of_an_operation_carries_the_same_request(
 async def test_law_3_no_send_starts_once_the_key_may_have_expired(
     outbox: Outbox, api: Sandbox, database: Database
 ) -> None:
+    outbox.change("endpoint", "sms.send", settle=MINUTE)
     id_ = outbox.enqueue()
     api.script([Step(Fault.DROP)])
     async with open_test_house(database) as house:

@@ -64,6 +64,22 @@ async def test_a_cancelled_drain_cuts_its_calls_and_records_how_far_they_got(
     assert len(api.ledger) == 3, "the same keys recover the answers, and nobody is called again"
 
 
+async def test_a_drain_that_is_cancelled_while_it_waits_for_its_last_calls_cuts_and_records_them(
+    outbox: Outbox, api: Sandbox, database: Database
+) -> None:
+    api.script([Step(Fault.HANG)])
+    id_ = outbox.enqueue()
+    async with open_test_house(database) as house:
+        draining = Draining(house)
+        await until(lambda: len(api.ledger) == 1)
+        draining.stop.set()
+        await until(lambda: not house.ear._listeners)
+        await cancelled(draining)
+    [attempt] = outbox.attempts(id_)
+    assert (attempt["verdict"], attempt["phase"], attempt["recorded"]) == ("ambiguous", "sent", True)
+    assert attempt["error"].startswith("CallCut")
+
+
 async def test_a_drain_that_is_cancelled_before_anything_was_sent_gives_its_attempts_back(
     outbox: Outbox, database: Database
 ) -> None:

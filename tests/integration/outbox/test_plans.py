@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 import pytest
 
-from tests.integration.outbox.by_hand import HOUR, Outbox
+from tests.integration.outbox.by_hand import HOUR, Outbox, accepted, judge
 from tests.postgres import Database, Server
 
 FEW: Final = 5_000
@@ -28,6 +28,9 @@ STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
     "due": lambda outbox: outbox.due(100),
     "rescue": lambda outbox: outbox.rescue(),
     "settle": lambda outbox: outbox.settle(),
+    "record": lambda outbox: outbox.record(*[judge(each, accepted()) for each in outbox.claim(20)]),
+    "scrub": lambda outbox: outbox.value(b"select outbox.scrub('30 days', 500)"),
+    "purge": lambda outbox: outbox.value(b"select outbox.purge('60 days', 500)"),
     "suspect": lambda outbox: outbox.value(b"select outbox.suspect('default', 1, 403, 60)"),
     "unresolved": lambda outbox: outbox.rows(b"select * from outbox.unresolved"),
     "conflict": lambda outbox: outbox.rows(b"select * from outbox.conflict"),
