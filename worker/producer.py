@@ -8,13 +8,15 @@ forgotten ``await`` must not lose an operation without a word.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NoReturn, TypeAlias
+from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection, Connection
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.rows import TupleRow, tuple_row
 
 from worker.complaint import complaint
@@ -57,7 +59,7 @@ class NewOperation:
     endpoint: str
     payload: Payload
     account: str = "default"
-    idempotency_key: str | None = None
+    idempotency_key: str | UUID | None = None
     lane: str = ""
     priority: int = 1
     not_before: datetime | None = None
@@ -96,10 +98,19 @@ _REFUSALS: Final[Mapping[str, type[EnqueueError]]] = {
     "22P05": InvalidPayload,
     "22021": InvalidPayload,  # NUL in a text
     "54001": InvalidPayload,  # nested too deep
-    "22003": InvalidLane,  # priority beyond smallint
+    "22003": InvalidLane,  # priority beyond integer
     "22008": InvalidTime,
     "23514": EnqueueError,
 }
+_TEXTS: Final[Mapping[str, type[EnqueueError]]] = {
+    "endpoint": UnknownEndpoint,
+    "account": UnknownAccount,
+    "idempotency_key": InvalidKey,
+    "lane": InvalidLane,
+    "on_done": InvalidLane,
+    "traceparent": InvalidLane,
+}
+_UNSENDABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def enqueue(
@@ -108,7 +119,7 @@ def enqueue(
     payload: Payload,
     *,
     account: str = "default",
-    idempotency_key: str | None = None,
+    idempotency_key: str | UUID | None = None,
     lane: str = "",
     priority: int = 1,
     not_before: datetime | None = None,
@@ -125,19 +136,21 @@ def enqueue(
     Args:
         conn: a synchronous psycopg connection; what else it does in this transaction stands or falls with it.
         endpoint: a row of ``outbox.endpoint``, such as ``voice.call``.
-        payload: the request's body, a JSON object of at most 1 MiB. Text is frozen to the letter.
+        payload: the request's body, a JSON object of at most 1 MiB. Text is frozen to the letter; of a
+            mapping, names that are no text become text as ``json.dumps`` has it.
         account: a row of ``outbox.account``.
         idempotency_key: 1 to 255 visible ASCII characters; a UUID v4, or v5 made from a key of your own.
         lane: work in one lane cannot starve another; up to 100 characters.
         priority: 0 (most urgent) to 3, within the lane.
-        not_before: the earliest send; now, if None.
-        deadline: no attempt starts later; the endpoint's default, if None.
+        not_before: the earliest send; now, if None. A time without a zone is refused: it would mean
+            whatever zone the session happens to be in.
+        deadline: no attempt starts later; the endpoint's default, if None. With a zone, too.
         on_done: name of a task of your own, kept with the operation; no worker sends it.
         traceparent: W3C trace context, sent on with the call.
 
     Raises:
-        EnqueueError: it was refused, and so nothing was written; the transaction is aborted, as after any
-            error of Postgres (a savepoint around the call keeps the rest).
+        EnqueueError: it was refused, and so nothing was written. If Postgres refused it, the transaction
+            is aborted, as after any error (a savepoint around the call keeps the rest).
         TypeError: *conn* is not a synchronous psycopg connection.
         psycopg.Error: whatever else the connection has to say.
     """
@@ -177,7 +190,7 @@ async def aenqueue(
     payload: Payload,
     *,
     account: str = "default",
-    idempotency_key: str | None = None,
+    idempotency_key: str | UUID | None = None,
     lane: str = "",
     priority: int = 1,
     not_before: datetime | None = None,
@@ -227,19 +240,19 @@ def _require(conn: object, kind: type[object], name: str, other: str) -> None:
 
 
 def _run(conn: Connection[Any], statement: str, values: Mapping[str, Any]) -> list[Enqueued]:
-    # A cursor of our own: the connection's row factory may be anything.
-    with conn.cursor(row_factory=tuple_row) as cursor:
+    # A cursor of our own: the connection's row and cursor factories may be anything.
+    with Cursor(conn, row_factory=tuple_row) as cursor:
         try:
             return _answers(cursor.execute(statement, values).fetchall())
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             _refuse(error)
 
 
 async def _arun(conn: AsyncConnection[Any], statement: str, values: Mapping[str, Any]) -> list[Enqueued]:
-    async with conn.cursor(row_factory=tuple_row) as cursor:
+    async with AsyncCursor(conn, row_factory=tuple_row) as cursor:
         try:
             return _answers(await (await cursor.execute(statement, values)).fetchall())
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             _refuse(error)
 
 
@@ -247,7 +260,9 @@ def _answers(rows: Sequence[TupleRow]) -> list[Enqueued]:
     return [Enqueued(id_, key, created, State(state)) for id_, key, created, state in rows]
 
 
-def _refuse(error: psycopg.Error) -> NoReturn:
+def _refuse(error: psycopg.Error | UnicodeEncodeError) -> NoReturn:
+    if isinstance(error, UnicodeEncodeError):
+        raise EnqueueError(f"the connection's client_encoding is {error.encoding}: use UTF8") from error
     kind = _REFUSALS.get(error.sqlstate or "")
     if kind is None:
         raise error
@@ -255,8 +270,12 @@ def _refuse(error: psycopg.Error) -> NoReturn:
 
 
 def _one(operation: NewOperation) -> dict[str, Any]:
-    return {name: getattr(operation, name) for name in NewOperation.__slots__} | {
-        "payload": _text(operation.payload)
+    texts = {name: _plain(name, getattr(operation, name), refusal) for name, refusal in _TEXTS.items()}
+    return texts | {
+        "payload": _plain("payload", _text(operation.payload), InvalidPayload),
+        "priority": _whole(operation.priority),
+        "not_before": _moment("not_before", operation.not_before),
+        "deadline": _moment("deadline", operation.deadline),
     }
 
 
@@ -279,3 +298,33 @@ def _text(payload: Payload) -> str:
         return json.dumps(dict(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidPayload(f"the payload cannot be written as JSON: {error}") from error
+
+
+def _plain(name: str, text: object, refusal: type[EnqueueError]) -> str | None:
+    """Refuse what would fail on its way to Postgres, with an error that is none of ours."""
+    if text is None:
+        return None
+    plain = str.__str__(text) if isinstance(text, str) else str(text)
+    if _UNSENDABLE.search(plain):
+        raise refusal(f"{name} holds the character NUL, or half of a surrogate pair: leave it out")
+    return plain
+
+
+def _whole(priority: object) -> int | None:
+    """Refuse what Postgres would round (1.5), or take for a number (True)."""
+    if priority is None:
+        return None
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise InvalidLane(f"a priority is 0 (the most urgent) to 3, not a {type(priority).__qualname__}")
+    return int(priority)
+
+
+def _moment(name: str, moment: object) -> datetime | None:
+    """Refuse what Postgres would read in whatever zone the session is in."""
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        raise InvalidTime(f"{name} is a datetime with a zone, not a {type(moment).__qualname__}")
+    if moment.utcoffset() is None:
+        raise InvalidTime(f"{name} has no time zone: give it one, such as datetime.now(UTC) has")
+    return moment
