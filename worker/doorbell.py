@@ -52,6 +52,7 @@ from worker.settings import Settings
 from worker.stopping import Cord, cord
 from worker.store import rota
 from worker.store.connection import KEEPALIVE
+from worker.store.history import Memory
 
 __all__ = ["DRAIN", "UPKEEP", "Bell", "Counts", "doorbell"]
 
@@ -71,6 +72,8 @@ PATIENCE: Final = 0.1
 """What awake drains have for taking what was announced, before the bell looks whether they could."""
 HUNGER: Final = 1.0
 """When to look again after more was due than there were slots for."""
+REMINDER: Final = 60.0
+"""How often it is said that claims are shut."""
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 10.0
 """What passes before Postgres is tried again, at first and at most, jitter apart."""
@@ -117,6 +120,8 @@ class Bell:
         """The broker takes no rings: the bell does what it would have rung for."""
         self._here = 0
         self._failures = 0
+        self._memory = Memory()
+        self._shut_said_at: float | None = None
 
     def run(self) -> None:
         """Ring until the worker stops, whatever happens to Postgres and to the broker."""
@@ -269,6 +274,7 @@ class Bell:
         return min(self._settings.poll_seconds, LONGEST_ROUND)
 
     def _sign_on(self, conn: Connection) -> None:
+        self._compare(conn)
         before = self._duty.elected
         office = timedelta(seconds=OFFICE * self._round_time)
         self._duty = rota.sign_on(conn, node=self._settings.node, slots=self._slots(), lease=office)
@@ -278,6 +284,19 @@ class Bell:
             conn.execute(b"LISTEN ringonce" if self._is_mine() else b"UNLISTEN ringonce")
             self._look_at = self._clock()  # for what was announced to somebody else
         self._signed_on = True
+
+    def _compare(self, conn: Connection) -> None:
+        """Note that the database is the one it was; while claims are shut, say so now and then."""
+        shut = self._memory.compare(conn, hold=self._settings.lease_slack)
+        if shut is None and self._shut_said_at is not None:
+            emit(Event.CLAIMS_OPEN)
+            self._shut_said_at = None
+        elif shut is not None and self._is_to_be_said(self._shut_said_at):
+            emit(Event.CLAIMS_SHUT, error=shut, advice="see outbox.shut, and the RUNBOOK")
+            self._shut_said_at = self._clock()
+
+    def _is_to_be_said(self, said_at: float | None) -> bool:
+        return said_at is None or self._clock() - said_at >= REMINDER
 
 
 class BellThread(threading.Thread):

@@ -31,7 +31,7 @@ from typing import Final
 from worker.caller import Caller
 from worker.credentials import Credentials
 from worker.ear import Ear
-from worker.errors import CallCut, SendWindowPassed, SettingsError, StoreUnavailable
+from worker.errors import CallCut, ClaimsShut, SendWindowPassed, SettingsError, StoreUnavailable
 from worker.observe import Event, emit
 from worker.operation import NoAnswer, Operation, Phase, Reply, State, Verdict
 from worker.outcome import Outcome, Scope, blame_account, classify
@@ -298,6 +298,9 @@ class _Drain:
             operations = await asyncio.shield(claim)
         except StoreUnavailable as error:
             emit(Event.DISCONNECTED, error=str(error))
+            operations = []
+        except ClaimsShut as error:
+            emit(Event.CLAIMS_SHUT, error=str(error))
             operations = []
         except asyncio.CancelledError:
             await self._give_back(claim, claimed)

@@ -14,6 +14,7 @@
     ├─ StateConflict            cancel while in flight, retry past the window ...
     ├─ StoreUnavailable         from psycopg, its cause kept
     ├─ SchemaMismatch           the database's schema is not this worker's
+    ├─ ClaimsShut               the database lost commits, or may have
     ├─ SendWindowPassed         too late for the first byte: nothing was sent
     └─ CallCut                  the worker had to stop before the answer came
 
@@ -77,6 +78,10 @@ class StoreUnavailable(RingonceError):
 
 class SchemaMismatch(RingonceError):
     """The database's outbox schema is missing or of another version."""
+
+
+class ClaimsShut(RingonceError):
+    """The database may have lost what was sent last: nothing is claimed until a person adopts its history."""
 
 
 class SendWindowPassed(RingonceError):

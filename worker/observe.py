@@ -40,6 +40,11 @@ class Event(StrEnum):
     RECONNECTED = "reconnected"
     """Postgres is back."""
 
+    CLAIMS_SHUT = "claims_shut"
+    """The database lost commits, or may have: nothing is claimed until a person adopts its history."""
+    CLAIMS_OPEN = "claims_open"
+    """Its history was adopted."""
+
     BELL_ELECTED = "bell_elected"
     """This bell rings for the fleet from now on."""
     BELL_DEPOSED = "bell_deposed"
@@ -104,6 +109,7 @@ LEVELS: Mapping[Event, int] = {
     Event.HINT_IGNORED: logging.WARNING,
     Event.RESCUED: logging.WARNING,
     Event.CONFLICT: logging.ERROR,
+    Event.CLAIMS_SHUT: logging.ERROR,
     Event.REJECTED: logging.ERROR,
     Event.DELIVERY_FAILED: logging.ERROR,
     Event.NO_CREDENTIAL: logging.ERROR,

@@ -13,7 +13,14 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from worker.errors import OperationNotFound, RingonceError, SettingsError, StateConflict, UnknownAccount
+from worker.errors import (
+    ClaimsShut,
+    OperationNotFound,
+    RingonceError,
+    SettingsError,
+    StateConflict,
+    UnknownAccount,
+)
 from worker.operation import State
 from worker.store.statements import statement
 
@@ -37,6 +44,7 @@ _REFUSALS: Final[dict[str, type[RingonceError]]] = {
     "RO002": UnknownAccount,
     "RO008": OperationNotFound,
     "RO009": StateConflict,
+    "RO012": ClaimsShut,
 }
 _RULES: Final[dict[str, tuple[type[RingonceError], str]]] = {
     "account_name_check": (

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, Connection
@@ -26,6 +26,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from worker.complaint import complaint
 from worker.errors import SchemaMismatch, StoreUnavailable
+from worker.store.history import Memory
 
 __all__ = ["KEEPALIVE", "SCHEMA_VERSION", "Pool", "check_schema", "open_pool", "session"]
 
@@ -45,7 +46,13 @@ KEEPALIVE: Final[dict[str, int]] = {
 _AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 """What speaks of the server or the way to it, and not of what was asked."""
 
-Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
+    """Connections of one process, each compared with what the process remembers before it is used."""
+
+    def __init__(self, url: str, **options: Any) -> None:  # noqa: ANN401  psycopg_pool's own
+        self.memory = Memory()
+        super().__init__(url, configure=self.memory.check, **options)
 
 
 def check_schema(url: str) -> None:
@@ -85,7 +92,7 @@ async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
 
     Opens without waiting for a connection: a process whose database is away goes on trying.
     """
-    pool: Pool = AsyncConnectionPool(
+    pool = Pool(
         url,
         min_size=1,
         max_size=size,

@@ -7,15 +7,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, DatabaseError
 from psycopg.rows import TupleRow, dict_row
 
+from worker.complaint import complaint
+from worker.errors import ClaimsShut
 from worker.operation import Endpoint, Lease, Operation
 from worker.store.connection import Pool, session
 from worker.store.statements import statement
 
 __all__ = ["Leases", "endpoint_of", "leased"]
 
+SHUT: Final = "RO012"
+"""SQLSTATE of a claim that is refused because commits may have been lost."""
 _START: Final = {"after_account": "", "after_endpoint": "", "after_lane": ""}
 
 
@@ -39,14 +43,23 @@ class Leases:
 
         Raises:
             StoreUnavailable: it is not known what was claimed; if anything, its lease will expire.
+            ClaimsShut: nothing was claimed: the database may have lost what was sent last.
         """
         async with session(self._pool) as conn:
-            cursor = conn.cursor(row_factory=dict_row, binary=True)  # whatever the session calls a date
-            values = {"max_count": limit, "hold": self._hold, "node": self._node, **self._after}
-            rows = await (await cursor.execute(statement("claim"), values)).fetchall()
+            rows = await self._rows(conn, limit)
             operations = [await self._operation(conn, row) for row in rows]
         self._go_on_behind(operations)
         return operations
+
+    async def _rows(self, conn: AsyncConnection[TupleRow], limit: int) -> list[dict[str, Any]]:
+        cursor = conn.cursor(row_factory=dict_row, binary=True)  # whatever the session calls a date
+        values = {"max_count": limit, "hold": self._hold, "node": self._node, **self._after}
+        try:
+            return await (await cursor.execute(statement("claim"), values)).fetchall()
+        except DatabaseError as error:
+            if error.sqlstate != SHUT:
+                raise
+            raise ClaimsShut(complaint(error)) from error
 
     async def due(self, limit: int) -> tuple[int, timedelta | None]:
         """How many operations could be claimed now, up to *limit*, and how soon the next one may be.

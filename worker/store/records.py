@@ -168,6 +168,8 @@ class Recorder:
         async with session(self._pool) as conn:
             reports = columns([waiting.decision for waiting in batch])
             rows = await (await conn.execute(statement("record"), reports)).fetchall()
+        for row in rows[-1:]:
+            self._pool.memory.remember(row[4])
         return {(row[0], row[1]): Record(Fate(row[2]), State(row[3])) for row in rows}
 
 
