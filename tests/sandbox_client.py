@@ -6,8 +6,7 @@ import base64
 import contextlib
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import fields
 from typing import Self
@@ -106,13 +105,6 @@ def ask_aside(api: Sandbox, path: str = CALL, **request: object) -> Future[Answe
 
 def header(answer: Answer, name: bytes) -> bytes | None:
     return dict(answer.headers).get(name)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return once *condition* holds; each look asks the sandbox, so this does not spin."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
 
 
 def fresh(api: Sandbox) -> Iterator[Sandbox]:

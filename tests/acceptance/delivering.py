@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 
 from tests.acceptance.workers import environment_of
+from tests.waiting import until
 from worker.sandbox import Sandbox
 
 APP_ID, APP_KEY = "sandbox", "sandbox"
@@ -96,19 +96,9 @@ def states(conn: psycopg.Connection[Any]) -> dict[str, int]:
     return dict(conn.execute("select state::text, count(*) from outbox.operation group by state").fetchall())
 
 
-def eventually(condition: Callable[[], bool], what: Callable[[], object], *, within: float) -> None:
-    """Look until *condition* holds; fail with what there is instead."""
-    give_up_at = time.monotonic() + within
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() > give_up_at:
-            pytest.fail(f"not within {within} s: {what()}")
-        pause.wait(0.02)
-
-
 def all_succeed(conn: psycopg.Connection[Any], count: int, *, within: float) -> None:
     """Wait until *count* operations have succeeded, and nothing else is left."""
-    eventually(lambda: states(conn) == {"succeeded": count}, lambda: states(conn), within=within)
+    until(lambda: states(conn) == {"succeeded": count}, within=within, told=lambda: states(conn))
 
 
 def executed_once_each(api: Sandbox, conn: psycopg.Connection[Any]) -> None:

@@ -12,7 +12,6 @@ from tests.acceptance.delivering import (
     APP_ID,
     all_succeed,
     enqueue,
-    eventually,
     executed_once_each,
     furnish,
     node,
@@ -20,6 +19,7 @@ from tests.acceptance.delivering import (
 )
 from tests.postgres import SCHEMA, Database, Server
 from tests.services import require_postgres15, require_redis, unique_name
+from tests.waiting import until
 from worker.demo.stage import FAULTS
 from worker.embedded import binaries
 from worker.sandbox import Faults, Sandbox, SandboxSettings
@@ -113,4 +113,4 @@ def test_what_an_account_may_not_do_waits_while_the_others_go_on(
         conn.execute("select outbox.enqueue('sms.send', '{}', account => 'halted')")
         enqueue(conn, 20)
         done = {"succeeded": 20, "queued": 1}
-        eventually(lambda: states(conn) == done, lambda: states(conn), within=30)
+        until(lambda: states(conn) == done, within=30, told=lambda: states(conn))

@@ -16,7 +16,6 @@ import pytest
 from tests.acceptance.delivering import (
     all_succeed,
     enqueue,
-    eventually,
     executed_once_each,
     furnish,
     node,
@@ -24,6 +23,7 @@ from tests.acceptance.delivering import (
 )
 from tests.acceptance.workers import Redis
 from tests.postgres import SCHEMA, Database, folder_for_clusters, load
+from tests.waiting import until
 from worker.embedded import FAST_AND_UNSAFE, EmbeddedPostgres
 from worker.sandbox import Faults, Sandbox, SandboxSettings
 
@@ -43,7 +43,7 @@ def test_sigterm_ends_a_worker_within_the_call_deadline_and_leaves_no_doubt(
     with Sandbox(SLOW) as api, node(database.url, "-c", "2", folder=tmp_path, CONCURRENCY=50) as running:
         furnish(conn, api)
         enqueue(conn, 300)
-        eventually(lambda: in_flight(conn) >= 50, lambda: states(conn), within=30)
+        until(lambda: in_flight(conn) >= 50, within=30, told=lambda: states(conn))
         told_at = time.monotonic()
         assert running.stop(within=CALL_DEADLINE + 10) == 0
         assert time.monotonic() - told_at < CALL_DEADLINE + 2
@@ -65,7 +65,7 @@ def test_sigkill_of_a_machine_leaves_leases_that_another_one_takes_up(
         furnish(conn, api)
         with node(database.url, "-c", "2", folder=tmp_path, **QUICK) as first:
             enqueue(conn, 400)
-            eventually(lambda: in_flight(conn) >= 50, lambda: states(conn), within=30)
+            until(lambda: in_flight(conn) >= 50, within=30, told=lambda: states(conn))
             first.kill()
         assert in_flight(conn) > 0
         with node(database.url, "-c", "2", folder=tmp_path, **QUICK):
@@ -79,7 +79,7 @@ def test_sigkill_of_a_pool_child_costs_nothing_but_time(
     with Sandbox(SLOW) as api, node(database.url, "-c", "2", folder=tmp_path, **QUICK) as running:
         furnish(conn, api)
         enqueue(conn, 400)
-        eventually(lambda: in_flight(conn) >= 50, lambda: states(conn), within=30)
+        until(lambda: in_flight(conn) >= 50, within=30, told=lambda: states(conn))
         holder = conn.execute(
             "select leased_by from outbox.operation where state = 'in_flight' limit 1"
         ).fetchone()
@@ -108,7 +108,7 @@ def test_worker_comes_back_by_itself_after_postgres_was_away(
         with psycopg.connect(own_postgres.url, autocommit=True) as conn:
             furnish(conn, api)
             enqueue(conn, 400)
-            eventually(lambda: in_flight(conn) >= 50, lambda: states(conn), within=30)
+            until(lambda: in_flight(conn) >= 50, within=30, told=lambda: states(conn))
         own_postgres.stop("immediate")
         own_postgres.start()
         with psycopg.connect(own_postgres.url, autocommit=True) as conn:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.postgres import Database, Server
+from tests.waiting import until
 from worker.errors import SchemaMismatch, StoreUnavailable
 from worker.store import migrate as migrations
 from worker.store.connection import SCHEMA_VERSION, check_schema
@@ -31,13 +31,6 @@ def empty(server: Server) -> Iterator[Database]:
 
 def connected(database: Database, **options: str) -> psycopg.Connection:
     return psycopg.connect(database.url, autocommit=True, **options)  # type: ignore[arg-type]  # libpq's
-
-
-def await_that(is_so: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + DEADLINE
-    while not is_so():
-        assert time.monotonic() < give_up_at
-        threading.Event().wait(0.005)
 
 
 def has_outbox(conn: psycopg.Connection) -> bool:
@@ -86,7 +79,7 @@ def test_a_migration_waits_for_the_one_that_runs(empty: Database) -> None:
     with connected(empty) as first, ThreadPoolExecutor(1) as threads:
         with migrations._alone(first):
             second: Future[Migration] = threads.submit(run)
-            await_that(lambda: first.execute(waits).fetchone() is not None)
+            until(lambda: first.execute(waits).fetchone() is not None)
             assert not has_outbox(first)
         assert second.result(DEADLINE) == APPLIED
 

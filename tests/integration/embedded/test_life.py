@@ -19,8 +19,8 @@ from tests.integration.embedded.servers import (
     pid_of,
     query,
     rests,
-    wait_until,
 )
+from tests.waiting import until
 from worker.embedded import FAST_AND_UNSAFE, EmbeddedPostgres
 from worker.embedded.postmaster import Postmaster
 
@@ -58,7 +58,7 @@ def test_a_server_that_dies_as_it_is_joined_is_brought_back(
     def connect_to_the_dying(url: str, *, connect_timeout: int) -> psycopg.Connection:
         monkeypatch.undo()
         os.kill(joined, signal.SIGKILL)
-        wait_until(lambda: not lives(joined))
+        until(lambda: not lives(joined))
         return connect(url, connect_timeout=connect_timeout)
 
     monkeypatch.setattr(psycopg, "connect", connect_to_the_dying)
@@ -74,7 +74,7 @@ def test_a_start_waits_for_the_children_of_a_killed_server(server: EmbeddedPostg
         starting = threading.Thread(target=server.start)
         starting.start()
         try:
-            wait_until(lambda: b"shared memory block" in (server.data / "log").read_bytes())
+            until(lambda: b"shared memory block" in (server.data / "log").read_bytes())
         finally:
             straggler.resume()
             starting.join(20)
@@ -144,7 +144,7 @@ def test_a_server_whose_user_was_killed_is_joined_and_then_stopped(folder: Path,
 def test_a_start_waits_for_the_initdb_of_a_killed_user(folder: Path) -> None:
     half_made = folder / "data" / "cluster.new"
     with another_user(folder / "data") as user:
-        wait_until((half_made / "postgresql.conf").exists)
+        until((half_made / "postgresql.conf").exists)
         user.kill()
     with EmbeddedPostgres(folder / "data", settings=FAST_AND_UNSAFE) as server:
         assert query(server.url, "select 1") == [(1,)]

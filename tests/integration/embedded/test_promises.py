@@ -7,8 +7,8 @@ import pytest
 
 from tests.integration.embedded.servers import (
     query,
-    wait_until,
 )
+from tests.waiting import until
 from worker.embedded import EmbeddedPostgres
 from worker.errors import SettingsError, StoreUnavailable
 
@@ -22,7 +22,7 @@ def test_alter_system_cannot_end_durability(durable_server: EmbeddedPostgres) ->
     query(durable_server.url, "alter system set fsync = off")
     query(durable_server.url, "alter system set work_mem = '5MB'")
     query(durable_server.url, "select pg_reload_conf()")
-    wait_until(lambda: query(durable_server.url, "show work_mem") == [("5MB",)])
+    until(lambda: query(durable_server.url, "show work_mem") == [("5MB",)])
     assert query(durable_server.url, "show fsync") == [("on",)]
 
 

@@ -17,8 +17,8 @@ from tests.sandbox_client import (
     ask_aside,
     header,
     request_bytes,
-    until,
 )
+from tests.waiting import until
 from worker.sandbox import Fault, Sandbox, SandboxSettings
 from worker.sandbox.wire import NOT_HTTP
 

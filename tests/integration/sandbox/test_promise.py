@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.sandbox_client import CALL, ask, ask_aside, header, until
+from tests.sandbox_client import CALL, ask, ask_aside, header
+from tests.waiting import until
 from worker.operation import Answer
 from worker.sandbox import Credential, Outcome, Sandbox, SandboxSettings, Standing
 

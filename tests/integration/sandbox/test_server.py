@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.sandbox_client import CALL, PATIENCE, Wire, ask, ask_aside, request_bytes, until
+from tests.sandbox_client import CALL, PATIENCE, Wire, ask, ask_aside, request_bytes
+from tests.waiting import until
 from worker.sandbox import Sandbox, SandboxSettings
 from worker.sandbox.wire import NOT_HTTP
 
