@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 
+from worker.errors import SettingsError
 from worker.operation import Answer
 from worker.sandbox import answers
 from worker.sandbox.answers import METHOD_NAMES, Method
@@ -21,6 +23,8 @@ from worker.sandbox.idempotency import KeyBook
 from worker.sandbox.ledger import Counts, Ledger, Outcome, Request
 from worker.sandbox.switches import SandboxSettings
 
+LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""Of the clock, in seconds since 1970."""
 SILENT = frozenset({Fault.DROP, Fault.HANG, Fault.GARBAGE})
 """Faults under which no answer goes out at all."""
 
@@ -69,7 +73,13 @@ class Clock:
         return self._now() + self._ahead
 
     def advance(self, seconds: float) -> None:
-        """Go forward, for keys to age without waiting."""
+        """Go forward, for keys to age without waiting.
+
+        Raises:
+            SettingsError: it would come to a year that no calendar has; it stays as it is.
+        """
+        if self() + seconds > LAST_MOMENT:
+            raise SettingsError("the clock ends with the year 9998; a reset sets it right")
         self._ahead += seconds
 
     def reset(self) -> None:

@@ -22,6 +22,11 @@ from worker.sandbox.idempotency import KEY_LIMIT
 from worker.sandbox.ledger import Outcome
 from worker.sandbox.refusals import BODY_LIMIT
 
+CREDENTIAL_LIMIT = 8 << 10
+"""Bytes of a credential in base64; a longer one is none. A thousand of them are remembered."""
+APP_ID_LIMIT = 255
+"""Characters of an APP ID that the ledger keeps; one more shows that it is longer."""
+
 Refuse = Callable[[float], None]
 """Closes the listening socket for so many seconds."""
 
@@ -59,7 +64,7 @@ class SandboxApp:
                 keys.append(value.decode("latin-1")[: KEY_LIMIT + 1])  # Enough to see that it is too long.
             elif name == b"authorization":
                 authorization = value
-        app_id, app_key = read_basic(authorization)
+        app_id, app_key = read_basic(authorization[: 2 * CREDENTIAL_LIMIT])
         step = self._api.plan.next_step(method.name, keys[0] if keys else None)
         return Call(method, self._api.clock(), step, app_id, app_key, tuple(keys))
 
@@ -117,13 +122,13 @@ class SandboxApp:
 def read_basic(authorization: bytes) -> tuple[str, str]:
     """APP ID and APP KEY from an ``Authorization: Basic`` header; two empty texts if it is none."""
     scheme, _, encoded = authorization.partition(b" ")
-    if scheme.lower() != b"basic":
+    if scheme.lower() != b"basic" or len(encoded) > CREDENTIAL_LIMIT:
         return "", ""
     try:
         app_id, _, app_key = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return "", ""
-    return app_id, app_key
+    return app_id[: APP_ID_LIMIT + 1], app_key
 
 
 def _seconds(step: Step, usual: float) -> float:

@@ -20,11 +20,16 @@ from worker.errors import SettingsError
 from worker.sandbox.answers import METHODS
 from worker.sandbox.api import Api
 from worker.sandbox.faults import Fault, checked_seconds, reject_unknown
+from worker.sandbox.wire import whole_body
 
 PREFIX = "/_sandbox"
 
 PAGE_LIMIT = 10_000
 """Rows of the ledger in one answer."""
+BODY_LIMIT = 1 << 20
+"""Bytes of what is sent to steer it."""
+LONGEST_NUMBER = 18
+"""Digits: more than any ledger has rows, and what Python can still count with."""
 
 GUIDE = {
     "GET /_sandbox/counts": "totals since the last reset",
@@ -159,7 +164,8 @@ def control_app(api: Api, refuse: Callable[[float], None]) -> Starlette:
 
 
 async def _unusable(_: Request, problem: Exception) -> Response:
-    return JSONResponse({"error": str(problem)}, status_code=422)
+    text = str(problem).encode("ascii", "backslashreplace").decode()  # it may repeat half a surrogate pair
+    return JSONResponse({"error": text}, status_code=422)
 
 
 async def _turned_away(request: Request, problem: Exception) -> Response:
@@ -170,9 +176,12 @@ async def _turned_away(request: Request, problem: Exception) -> Response:
 
 
 async def _object(request: Request) -> dict[str, object]:
+    raw = await whole_body(request.receive, BODY_LIMIT)
+    if raw is None or len(raw) > BODY_LIMIT:
+        raise SettingsError(f"the body must be whole, and not over {BODY_LIMIT} bytes")
     try:
-        body = json.loads(await request.body() or b"{}")
-    except ValueError as problem:
+        body = json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as problem:
         raise SettingsError(f"the body is not JSON: {problem}") from problem
     if not isinstance(body, dict):
         raise SettingsError("the body must be a JSON object")
@@ -181,6 +190,6 @@ async def _object(request: Request) -> dict[str, object]:
 
 def _number(request: Request, name: str, usual: int) -> int:
     text = request.query_params.get(name, str(usual))
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > LONGEST_NUMBER:
         raise SettingsError(f"{name} must be a number, not {text!r}")
     return int(text)

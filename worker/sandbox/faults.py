@@ -33,6 +33,9 @@ from random import Random
 
 from worker.errors import SettingsError
 
+LONGEST_SECONDS = 1e9
+"""31 years: longer than any key lives, and a clock can still be put forward by it."""
+
 
 class Fault(StrEnum):
     """The name of a fault, in scripts, in ``Faults.chances`` and in the ledger."""
@@ -226,9 +229,9 @@ def reject_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> Non
 
 
 def checked_seconds(name: str, value: object) -> float:
-    """*value* as seconds: a number, finite and not negative. Raises SettingsError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise SettingsError(f"{name} must be seconds, 0 or more, not {value!r}")
+    """*value* as seconds: a number, not negative, at most ``LONGEST_SECONDS``. Raises SettingsError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_SECONDS:
+        raise SettingsError(f"{name} must be seconds, 0 or more, not {str(value)[:40]!r}")
     return float(value)
 
 
@@ -272,6 +275,8 @@ def _checked_header(name: str, value: object) -> str:
 def _check_body(body: object, status: int) -> None:
     if not isinstance(body, str) or (body and status in {204, 304}):
         raise SettingsError(f"body must be text, and empty with 204 and 304, not {body!r}")
+    if not body.isascii() and body.encode("utf-8", "replace").decode() != body:
+        raise SettingsError("body must be text that UTF-8 can carry: it holds half a surrogate pair")
 
 
 def _check_headers(headers: object) -> None:
@@ -279,7 +284,8 @@ def _check_headers(headers: object) -> None:
         raise SettingsError(f"headers must be an object, not {headers!r}")
     for name, value in headers.items():
         _checked_header(f"header {name}", value)
-        if not name.replace("-", "").isalnum() or name.lower() in ("content-length", "transfer-encoding"):
+        is_name = name.isascii() and name.replace("-", "").isalnum()
+        if not is_name or name.lower() in ("content-length", "transfer-encoding"):
             raise SettingsError(f"header {name!r} cannot be set: not a name, or the sandbox's own")
 
 

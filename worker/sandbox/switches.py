@@ -17,6 +17,10 @@ from worker.sandbox.idempotency import DAY_SECONDS, ClockFrom, Concurrent, Rules
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
+LARGEST_LEDGER = 1_000_000_000
+"""Rows: more than any machine has room for."""
+
+
 class Gate(StrEnum):
     """When credentials and load (401, 403, 429, 503) are looked at (open question f)."""
 
@@ -127,8 +131,8 @@ def _checked_credentials(given: object) -> dict[str, Credential]:
     if not isinstance(given, Mapping):
         raise SettingsError("credentials must map APP IDs to keys")
     for app_id in given:
-        if not isinstance(app_id, str) or not app_id or ":" in app_id:
-            raise SettingsError(f"an APP ID is text without a colon, not {app_id!r}")
+        if not isinstance(app_id, str) or not app_id or not app_id.isascii() or ":" in app_id:
+            raise SettingsError(f"an APP ID is ASCII text without a colon, not {app_id!r}")
     return {app_id: _read_credential(app_id, value) for app_id, value in given.items()}
 
 
@@ -157,8 +161,8 @@ def _check_plain(settings: SandboxSettings) -> None:
         raise SettingsError("faults must be an object")
     if type(settings.seed) is not int:
         raise SettingsError(f"seed must be an integer, not {settings.seed!r}")
-    if type(settings.ledger_limit) is not int or settings.ledger_limit < 1:
-        raise SettingsError(f"ledger_limit must be 1 or more, not {settings.ledger_limit!r}")
+    if type(settings.ledger_limit) is not int or not 1 <= settings.ledger_limit <= LARGEST_LEDGER:
+        raise SettingsError(f"ledger_limit must be 1 to {LARGEST_LEDGER}, not {settings.ledger_limit!r}")
     if settings.replay_header is not None:
         _check_text("replay_header", settings.replay_header)
         if not settings.replay_header.replace("-", "").isalnum():

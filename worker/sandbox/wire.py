@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from worker.operation import Answer
 
@@ -26,12 +26,15 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 
 HEAD_LIMIT = 64 << 10
 """Bytes of a request's first line and headers, of its trailers, or between two pieces of its body."""
+PIPELINE_LIMIT = 100
+"""Requests that may wait on one connection for the one before to be answered."""
 
 
 class WireProtocol(HttpToolsProtocol):
-    """uvicorn's own protocol, which also tells each request what it came over, and takes no endless head.
+    """uvicorn's own protocol, which also tells each request what it came over, and whose memory is bounded.
 
-    httptools is four times as fast as h11, but collects headers and trailers for as long as they come.
+    httptools is four times as fast as h11, but collects headers and trailers for as long as they come, and
+    uvicorn reads on after each answer, however many requests wait.
     """
 
     _unread = 0
@@ -44,11 +47,22 @@ class WireProtocol(HttpToolsProtocol):
         self.access_log = False  # Here, not in uvicorn's Config, which would silence the whole process.
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless a head has no end."""
+        """Read on, unless a head or a queue has no end."""
         self._unread += len(data)
         super().data_received(data)
-        if self._unread > HEAD_LIMIT and not self.transport.is_closing():
-            self.send_400_response(f"A head is over {HEAD_LIMIT} bytes.")
+        if self._unread > HEAD_LIMIT:
+            self._turn_away(f"A head is over {HEAD_LIMIT} bytes.")
+        if len(self.pipeline) > PIPELINE_LIMIT:
+            self._turn_away(f"Over {PIPELINE_LIMIT} requests wait on one connection.")
+
+    def _turn_away(self, why: str) -> None:
+        cycle: RequestResponseCycle | None = (
+            self.cycle
+        )  # None at first, whatever its type says
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.close()  # what is said now would stand in the middle of that answer
+        elif not self.transport.is_closing():
+            self.send_400_response(why)
 
     def on_body(self, body: bytes) -> None:
         """Another piece of a body: how much of it is kept is for the application to say."""
