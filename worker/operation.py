@@ -151,18 +151,3 @@ class Operation:
     probe: bool = False
     """Let through a block whose time is over, to find out whether it still holds."""
     traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One HTTP try, as it stands on record (a row of ``outbox.attempt``)."""
-
-    operation_id: int
-    number: int
-    started_at: datetime
-    finished_at: datetime | None
-    verdict: Verdict | None
-    phase: Phase | None
-    status: int | None
-    error: str | None
-    provider_id: str | None

@@ -122,8 +122,8 @@ class Settings(BaseSettings):
     """How long a connection to the API may take, TLS included: time for two lost packets to be sent again,
     after 1 and after 3 seconds."""
     lease_slack_seconds: Annotated[float, Field(gt=0, le=600)] = 30
-    """How long a claimed operation may wait for its slot; its lease is that much longer than its call. Also
-    what a killed worker adds to the wait for a rescue."""
+    """How long a claimed operation may wait before it is sent (a slow claim, a busy machine); its lease is
+    that much longer than its call. Also what a killed worker adds to the wait for a rescue."""
     ca_file: FilePath | None = None
     """Certificates to trust in place of the system's (PEM), for an API behind a company's CA."""
     tls_verify: bool = True

@@ -4,6 +4,7 @@
     refusals.py      what a refusal looks like: one line on standard error, exit status 2
     database.py      the connection that commands work on
     printing.py      tables for people, JSON for programs
+    dossier.py       how one operation is shown to a person
     demo, worker, sandbox, migrate, account, enqueue, reading, steering      the commands
 
 Decisions:

@@ -78,8 +78,6 @@ def prove(conn: Connection, api: Sandbox, memory: Memory) -> Proof:
 def _count_orders(conn: Connection, memory: Memory) -> list[str]:
     row = conn.execute(_ORDERS).fetchone()
     found = row[0] if row else 0
-    return (
-        []
-        if found == len(memory.committed)
-        else [f"{found} orders have an operation, not {len(memory.committed)}"]
-    )
+    if found == len(memory.committed):
+        return []
+    return [f"{found} orders have an operation, not {len(memory.committed)}"]

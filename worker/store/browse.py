@@ -14,7 +14,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, dict_row
 
 from worker.errors import OperationNotFound
-from worker.operation import Attempt, Phase, State, Verdict
+from worker.operation import Phase, State, Verdict
 from worker.store.statements import statement
 
 __all__ = [
@@ -135,9 +135,18 @@ class OperationOnRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptOnRecord(Attempt):
-    """One try, and how far what is known of it can be relied on."""
+class AttemptOnRecord:
+    """One HTTP try (a row of ``outbox.attempt``), and how far what is known of it can be relied on."""
 
+    operation_id: int
+    number: int
+    started_at: datetime
+    finished_at: datetime | None
+    verdict: Verdict | None
+    phase: Phase | None
+    status: int | None
+    error: str | None
+    provider_id: str | None
     leased_by: str
     recorded: bool
     """Its worker told what came of it."""
