@@ -25,7 +25,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from worker.complaint import complaint
-from worker.errors import SchemaMismatch, StoreUnavailable
+from worker.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from worker.store.history import Memory
 
 __all__ = ["KEEPALIVE", "SCHEMA_VERSION", "Pool", "check_schema", "open_pool", "session"]
@@ -61,10 +61,12 @@ def check_schema(url: str) -> None:
     Raises:
         StoreUnavailable: Postgres cannot be reached.
         SchemaMismatch: there is no outbox, or one of another version.
+        SettingsError: this user's transactions are more isolated than claims can be.
     """
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=5) as conn:
             found = _schema_version(conn)
+            _refuse_isolation(conn)
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"Postgres cannot be reached: {complaint(error)}") from None
     if found is None:
@@ -84,6 +86,16 @@ def _schema_version(conn: Connection[TupleRow]) -> int | None:
     except psycopg.errors.InsufficientPrivilege:
         raise SchemaMismatch("this user may not read the outbox: grant it the role outbox_worker") from None
     return row[0] if row else None
+
+
+def _refuse_isolation(conn: Connection[TupleRow]) -> None:
+    """A claim counts what others did while it waited for its locks, which only READ COMMITTED shows."""
+    row = conn.execute("show default_transaction_isolation").fetchone()
+    if row != ("read committed",):
+        raise SettingsError(
+            f"transactions of this database user begin as {row and row[0]}: "
+            "alter role ... set default_transaction_isolation = 'read committed'"
+        )
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ def test_a_renamed_account_keeps_its_limits(outbox: Outbox) -> None:
     outbox.add_account("old", base_url="http://127.0.0.1")
     outbox.do(b"update outbox.account set name = 'new', max_in_flight = 1 where name = 'old'")
     outbox.enqueue_each(2, account="new")
-    assert outbox.due() == (2, pytest.approx(0, abs=5))
+    assert outbox.due()[0] == 2
     assert len(outbox.claim()) == 1
 
 
@@ -57,7 +57,8 @@ def test_a_token_bucket_fills_though_the_clock_was_set_back(outbox: Outbox) -> N
     outbox.enqueue_each(2)
     assert len(outbox.claim()) == 1
     outbox.do(b"update outbox.account_meter set refilled_at = refilled_at + interval '5 hours'")
-    assert outbox.due()[1] is not None
-    assert outbox.due()[1] < 2
+    _, next_in = outbox.due()
+    assert next_in is not None
+    assert next_in < 2
     outbox.go_on(2 * SECOND)
     assert len(outbox.claim()) == 1

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from hashlib import sha256
 
 import pytest
 from psycopg import sql
 
-from tests.integration.drain.house import Draining, disconnect_workers, drained, open_test_house, until
-from tests.integration.outbox.by_hand import Outbox
+from tests.integration.drain.house import PATIENCE, drained, open_test_house, until
+from tests.integration.outbox.by_hand import Outbox, accepted, judge
 from tests.postgres import Database
+from worker.errors import SettingsError
 from worker.operation import State
 from worker.sandbox import Sandbox
+from worker.store import Fate, Pool, Recorder, check_schema, open_pool
 
 
 def set_for_database(outbox: Outbox, database: Database, parameter: str, value: str) -> None:
@@ -60,6 +63,15 @@ async def test_the_environments_encoding_loses_no_operation(
     assert outbox.state(id_) == State.SUCCEEDED
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_no_worker_starts_where_it_could_not_claim(
+    outbox: Outbox, database: Database, isolation: str
+) -> None:
+    set_for_database(outbox, database, "default_transaction_isolation", isolation)
+    with pytest.raises(SettingsError, match="read committed"):
+        check_schema(database.url)
+
+
 async def test_nothing_is_prepared_that_a_pooler_sharing_sessions_would_lose(
     outbox: Outbox, database: Database
 ) -> None:
@@ -73,32 +85,33 @@ async def test_nothing_is_prepared_that_a_pooler_sharing_sessions_would_lose(
 
 
 async def test_an_answer_is_kept_until_postgres_takes_writes_again(
-    outbox: Outbox, api: Sandbox, database: Database
+    outbox: Outbox, database: Database
 ) -> None:
     """A failover, or a full disk, leaves a server that only reads: no answer is given up for that."""
-    api.configure(faults={"latency_seconds": (30, 30)})
-    id_ = outbox.enqueue()
-    async with open_test_house(database) as house:
-        draining = Draining(house)
-        await until(lambda: api.counts().in_progress == 1)
-        set_for_database(outbox, database, "default_transaction_read_only", "on")
-        disconnect_workers(outbox)
-        api.hurry()
-        await until(lambda: house.recorder.waiting_count == 1)
-        await until(lambda: is_refusing_writes(outbox))
-        outbox.do(b"set default_transaction_read_only = off")
-        set_for_database(outbox, database, "default_transaction_read_only", "off")
-        disconnect_workers(outbox)
-        await draining.ended()
-    assert outbox.state(id_) == State.SUCCEEDED
-    assert len(outbox.attempts(id_)) == 1
+    outbox.enqueue()
+    operation = outbox.claim_one()
+    async with open_pool(database.url, size=1) as pool:
+        recorder = Recorder(pool)
+        await begin_transactions(pool, "read only")
+        put = asyncio.create_task(recorder.put(judge(operation, accepted())))
+        await until(lambda: was_told(outbox, "outbox.record"))
+        await begin_transactions(pool, "read write")
+        async with asyncio.timeout(PATIENCE):
+            assert (await put).fate is Fate.RECORDED
+    assert outbox.state(operation.id) == State.SUCCEEDED
 
 
-def is_refusing_writes(outbox: Outbox) -> bool:
-    """Somebody tried to record."""
+async def begin_transactions(pool: Pool, mode: str) -> None:
+    async with pool.connection() as conn:
+        await conn.execute(sql.SQL("set session characteristics as transaction {}").format(sql.SQL(mode)))
+
+
+def was_told(outbox: Outbox, words: str) -> bool:
+    """The last statement of some worker had these words in it, and is over."""
     return bool(
         outbox.value(
             b"select count(*) from pg_stat_activity where datname = current_database()"
-            b" and query like '%%outbox.record%%' and pid <> pg_backend_pid() and state like 'idle%%'"
+            b" and position(%(words)s in query) > 0 and pid <> pg_backend_pid() and state = 'idle'",
+            words=words,
         )
     )
