@@ -29,6 +29,7 @@ class Node:
         self.name = name
         self.pool = pool
         self.log = folder / f"{name}.log"
+        self.log.write_bytes(b"")
         self.complaints: list[str] = []
         """What it did that no worker should."""
         self.starts = 0

@@ -94,7 +94,8 @@ class Evidence:
             marks = "".join([" late" * each.late, "" if each.recorded else " not recorded"])
             yield (
                 f"  attempt {each.number} {each.started_at:%T.%f}..{until} by {each.leased_by}:"
-                f" {each.verdict} {each.phase} {each.status} {each.provider_id or ''}{marks} {each.error or ''}"
+                f" {each.verdict} {each.phase} {each.status}"
+                f" {each.provider_id or ''}{marks} {each.error or ''}"
             )
         for request in self.requests.get(row.key, ()):
             yield (
@@ -115,8 +116,9 @@ def clock(seconds: float) -> str:
 
 _ROWS = """
     select o.id, o.account, o.app_id, o.endpoint, o.idempotency_key,
-           encode(o.payload_sha256, 'hex') as payload_sha256, o.state::text, o.response_status, o.response_headers, o.response_body, o.provider_id, o.last_error,
-           o.reissue_of, o.resolved_by is not null as resolved, o.lease_token is not null as leased,
+           encode(o.payload_sha256, 'hex') as payload_sha256, o.state::text,
+           o.response_status, o.response_headers, o.response_body, o.provider_id, o.last_error, o.reissue_of,
+           o.resolved_by is not null as resolved, o.lease_token is not null as leased,
            extract(epoch from e.settle)::float8 as settle
       from outbox.operation o join outbox.endpoint e on e.name = o.endpoint order by o.id
 """

@@ -56,7 +56,7 @@ class Producer:
     def __init__(self, stage: Stage, number: int) -> None:
         self.memory = Memory()
         self._stage = stage
-        self._random = Random(f"{stage.schedule.seed} producer {number}")
+        self._random = Random(f"{stage.schedule.seed} producer {number}")  # noqa: S311  chance, not secrets
         self._conn: psycopg.Connection | None = None
 
     def run(self, until: Callable[[], bool]) -> None:
@@ -92,7 +92,7 @@ class Producer:
 
     def _transact(self, operations: Sequence[NewOperation]) -> None:
         """Enqueue them in one transaction, which is repeated with the same keys for as long as it is cut."""
-        keys = {each.idempotency_key or "" for each in operations}
+        keys = {str(each.idempotency_key) for each in operations}
         if self._random.random() < 0.1:
             self._take_back(operations, keys)
             return

@@ -46,8 +46,9 @@ def _summary(result: Result) -> str:
         row.state == "succeeded" and row.key not in evidence.executions for row in evidence.operations
     ) + len(evidence.memory.committed - {row.idempotency_key for row in evidence.operations})
     return (
-        f"seed {result.schedule.seed}, {len(evidence.operations)} operations, "
-        f"{len(evidence.executions)} executed, {twice} twice, {lost} lost, settled {result.settled_after:.1f} s after the last failure"
+        f"seed {result.schedule.seed}, {len(evidence.operations)} operations,"
+        f" {len(evidence.executions)} executed, {twice} twice, {lost} lost,"
+        f" settled {result.settled_after:.1f} s after the last failure"
     )
 
 

@@ -161,14 +161,18 @@ OF_CHILDREN = {"kill_child": "kill", "stop_child": "stop"}
 
 def plan(seed: int, seconds: float) -> Schedule:
     """Draw the run of *seed*; every event has ended after *seconds*."""
-    setup = _setup(Random(f"{seed} setup"))
+    setup = _setup(_chance(seed, "setup"))
     events: list[Event] = []
     for name, organ in ORGANS.items():
         if name != BROKER or setup.broker != "memory":
-            events += _timeline(Random(f"{seed} {name}"), name, organ, seconds)
+            events += _timeline(_chance(seed, name), name, organ, seconds)
     pools = dict(zip(NODES, setup.pools, strict=True))
     fitted = [_fitted(event, pools) for event in events]
     return Schedule(seed, seconds, setup, tuple(sorted(fitted, key=lambda event: event.at)))
+
+
+def _chance(seed: int, of: str) -> Random:
+    return Random(f"{seed} {of}")  # noqa: S311  chance, not secrets
 
 
 def _setup(random: Random) -> Setup:

@@ -15,8 +15,14 @@ RATE_SLACK = timedelta(seconds=0.3)
 """Between the moment that spends a token and the one that is on record as the start of its attempt."""
 BUSY_STATUSES = frozenset({502, 504})
 """Whole answers that do not say that the API is done."""
-HARMLESS: tuple[str, ...] = ()
-"""Tracebacks that are no defect of ours: a regular expression each, for the exception's last line."""
+HARMLESS = (r"redis\.exceptions\.(ConnectionError|TimeoutError|BusyLoadingError)\b",)
+"""Tracebacks that are no defect of ours, by the beginning of their last line: Celery tells so of a broker
+that hung up."""
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ |+-].*\n|\n)*(\S.*)")
+CHAINED = re.compile(
+    r"\n\n(?:During handling of the above exception|The above exception was the direct cause)[^\n]*\n\n"
+    + TRACEBACK.pattern
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +172,21 @@ def _within_rate(tries: list[Try]) -> Found:
 
 def _quiet_logs(evidence: Evidence) -> Found:
     for name, log in evidence.logs.items():
-        for traceback in re.findall(r"Traceback \(most recent call last\):\n(?:[ |+-].*\n|\n)*(\S.*)", log):
-            if not any(re.match(pattern, traceback) for pattern in HARMLESS):
-                yield f"{name} logged a traceback: {traceback}", None
+        for last_line in _tracebacks(log):
+            if not any(re.match(pattern, last_line) for pattern in HARMLESS):
+                yield f"{name} logged a traceback: {last_line}", None
         for line in re.findall(r".*\b(?:delivery_failed|rejected|upkeep_failed|no_credential)\b.*", log):
             yield f"{name}: {line}", None
+
+
+def _tracebacks(log: str) -> Iterator[str]:
+    """The last line of each chain of exceptions."""
+    for first in TRACEBACK.finditer(log):
+        if not log[: first.start()].endswith(":\n\n"):  # or it goes on a chain
+            last = first
+            while (following := CHAINED.match(log, last.end())) is not None:
+                last = following
+            yield last[1]
 
 
 RULES: Mapping[str, Callable[[Evidence], Found]] = {
