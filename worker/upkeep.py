@@ -49,9 +49,11 @@ async def upkeep(house: House) -> Counts:
     try:
         async with session(house.pool) as conn:
             return await run_once(conn, retention=house.retention)
-    except (StoreUnavailable, psycopg.Error) as error:
+    except StoreUnavailable as error:  # it comes back, and nobody needs to be called for that
+        emit(Event.DISCONNECTED, who="upkeep", error=str(error))
+    except psycopg.Error as error:
         emit(Event.UPKEEP_FAILED, error=error)
-        return Counts()
+    return Counts()
 
 
 async def run_once(conn: AsyncConnection[TupleRow], *, retention: timedelta) -> Counts:
