@@ -1844,8 +1844,10 @@ begin
         select o.id from outbox.operation o
          where o.finished_at is not null and o.payload is not null and o.finished_at < clock_timestamp() - keep
          order by o.finished_at limit max_count for no key update skip locked),
-    evidence as (update outbox.attempt a set late_body = null from old where a.operation_id = old.id and a.late_body is not null)
-    update outbox.operation o set payload = null, response_headers = null, response_body = null from old where o.id = old.id;
+    evidence as (update outbox.attempt a set late_body = null
+                  where a.operation_id = any (array(select id from old)) and a.late_body is not null)
+    update outbox.operation o set payload = null, response_headers = null, response_body = null
+     where o.id = any (array(select id from old));  -- an array: a join may be planned over the whole table
     get diagnostics scrubbed = row_count;
     return scrubbed;
 end $$;
@@ -1864,7 +1866,7 @@ begin
         select o.id from outbox.operation o
          where o.finished_at is not null and o.payload is null and o.finished_at < clock_timestamp() - keep
          order by o.finished_at limit max_count for update skip locked)
-    delete from outbox.operation o using old where o.id = old.id;
+    delete from outbox.operation o where o.id = any (array(select id from old));
     get diagnostics purged = row_count;
     return purged;
 end $$;
