@@ -43,7 +43,8 @@ FINISHED: Final = b"""
                                   response_status, attempt_count, attempt_number, url, key_header)
     select 'default', 'app', 'sms.send', gen_random_uuid(), '{}', sha256('{}'), 'lane ' || n %% 50,
            'succeeded', null, clock_timestamp() - n * interval '2 min',
-           clock_timestamp() - n * interval '2 min', clock_timestamp(), 200, 1, 1, 'http://127.0.0.1/', 'Idempotency-Key'
+           clock_timestamp() - n * interval '2 min', clock_timestamp(), 200, 1, 1, 'http://127.0.0.1/',
+           'Idempotency-Key'
       from generate_series(1, %(count)s) as n"""
 QUEUED: Final = b"""
     insert into outbox.operation (account, app_id, endpoint, idempotency_key, payload, payload_sha256,
