@@ -18,34 +18,26 @@ from worker.store import administration, browse
 __all__ = ["account"]
 
 
-class Limit(click.ParamType[float]):
-    """A number above 0, or ``none`` for no limit."""
-
-    name = "number or 'none'"
-
-    def __init__(self, number: type[int | float]) -> None:
-        self._number = number
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - click's
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> float:
-        """The number, or ``NO_LIMIT``."""
-        if value == "none":
-            return administration.NO_LIMIT
-        try:
-            number = self._number(value)
-        except ValueError:
-            number = 0
-        if not 0 < number < math.inf:
-            self.fail(f"{value!r} is neither a number above 0 nor 'none'.", param, ctx)
-        return number
+def _count(text: str) -> float:
+    return _limit(text, int)
 
 
-COUNT: Final = Limit(int)
-RATE: Final = Limit(float)
+def _rate(text: str) -> float:
+    return _limit(text, float)
+
+
+def _limit(text: str, kind: type[int | float]) -> float:
+    """A number above 0, or ``NO_LIMIT`` for ``none``."""
+    if text == "none":
+        return administration.NO_LIMIT
+    try:
+        number = kind(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < math.inf:
+        raise click.BadParameter(f"{text!r} is neither a number above 0 nor 'none'.")
+    return number
+
 
 EXAMPLES: Final = """\b
 Examples:
@@ -68,12 +60,12 @@ def account() -> None:
 @click.argument("name")
 @click.option("--app-id", metavar="TEXT", help="The API's name for you. Needed once; then it is frozen.")
 @click.option("--base-url", metavar="URL", help="Where the API lives, without a slash at the end.")
-@click.option("--max-in-flight", type=COUNT, metavar="COUNT|none", help="Most calls at once, fleet-wide.")
-@click.option("--rate", type=RATE, metavar="RATE|none", help="Most calls a second, fleet-wide.")
-@click.option("--burst", type=COUNT, metavar="COUNT|none", help="How many may go at once after a pause.")
+@click.option("--max-in-flight", type=_count, metavar="COUNT|none", help="Most calls at once, fleet-wide.")
+@click.option("--rate", type=_rate, metavar="RATE|none", help="Most calls a second, fleet-wide.")
+@click.option("--burst", type=_count, metavar="COUNT|none", help="How many may go at once after a pause.")
 @click.option(
     "--breaker-after",
-    type=COUNT,
+    type=_count,
     metavar="COUNT|none",
     help="Ambiguous answers in a row, after which one operation goes at a time.",
 )

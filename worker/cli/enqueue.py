@@ -19,30 +19,16 @@ from worker.errors import InvalidPayload
 __all__ = ["enqueue"]
 
 
-class Moment(click.ParamType[datetime]):
-    """A time with its offset from UTC, in ISO 8601."""
+def _time(text: str) -> datetime:
+    """A time in ISO 8601. One without an offset is refused: here and on the server it may mean two things."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a time such as 2026-11-24T18:30:00+01:00.") from None
+    if at.tzinfo is None:
+        raise click.BadParameter(f"{text!r} says no offset: end it with Z for UTC, or with one like +01:00.")
+    return at
 
-    name = "time"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - click's
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> datetime:
-        """The time. One without an offset is refused: here and on the server it may mean two things."""
-        try:
-            at = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a time such as 2026-11-24T18:30:00+01:00.", param, ctx)
-        if at.tzinfo is None:
-            self.fail(
-                f"{value!r} says no offset: end it with Z for UTC, or with one like +01:00.", param, ctx
-            )
-        return at
-
-
-MOMENT: Final = Moment()
 
 EXAMPLES: Final = """\b
 Examples:
@@ -62,8 +48,8 @@ Examples:
 @click.option(
     "--priority", type=click.IntRange(0, 3), default=1, show_default=True, help="0 is the most urgent."
 )
-@click.option("--not-before", type=MOMENT, help="No attempt starts earlier.")
-@click.option("--deadline", type=MOMENT, help="No attempt starts later; else the endpoint's default.")
+@click.option("--not-before", type=_time, metavar="TIME", help="No attempt starts earlier.")
+@click.option("--deadline", type=_time, metavar="TIME", help="No later attempt; else the endpoint's default.")
 @click.option("--on-done", metavar="TASK", help="Name of a task of yours, kept with it.")
 @click.option("--traceparent", metavar="TEXT", help="W3C trace context, sent on with the call.")
 @as_json

@@ -24,42 +24,29 @@ from worker.sandbox import (
 __all__ = ["sandbox"]
 
 
-class Pair(click.ParamType[tuple[str, str]]):
-    """``NAME=VALUE``."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - click's
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[str, str]:
-        """The name and the value. Only the first ``=`` counts: keys may hold others."""
-        name, sign, rest = str(value).partition("=")
-        if not name or not sign:
-            self.fail(f"{value!r} is not {self.name}.", param, ctx)
-        return name, rest
+def _fault(text: str) -> tuple[str, str]:
+    return _pair(text, "FAULT=CHANCE")
 
 
-class Latency(click.ParamType[tuple[float, float]]):
-    """Seconds, or two of them with ``..`` in between."""
+def _credential(text: str) -> tuple[str, str]:
+    return _pair(text, "APP_ID=APP_KEY")
 
-    name = "seconds or low..high"
 
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - click's
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[float, float]:
-        """The least and the most."""
-        low, _, high = str(value).partition("..")
-        try:
-            return float(low), float(high or low)
-        except ValueError:
-            self.fail(f"{value!r} is neither seconds nor low..high.", param, ctx)
+def _pair(text: str, form: str) -> tuple[str, str]:
+    """What stands before and behind the first ``=``: keys may hold others."""
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise click.BadParameter(f"{text!r} is not {form}.")
+    return name, value
+
+
+def _latency(text: str) -> tuple[float, float]:
+    """The least and the most of ``low..high``, or of one number."""
+    low, _, high = text.partition("..")
+    try:
+        return float(low), float(high or low)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither seconds nor low..high.") from None
 
 
 def _choice(words: type[StrEnum]) -> click.Choice[str]:
@@ -88,12 +75,12 @@ Faults: {SHOWN_FAULTS}. GET /_sandbox tells how to steer it while it runs, and w
 @click.option(
     "faults",
     "--fault",
-    type=Pair("FAULT=CHANCE"),
+    type=_fault,
     metavar="FAULT=CHANCE",
     multiple=True,
     help="A chance from 0 to 1.",
 )
-@click.option("--latency", type=Latency(), metavar="SECONDS|LOW..HIGH", help="How long an execution takes.")
+@click.option("--latency", type=_latency, metavar="SECONDS|LOW..HIGH", help="How long an execution takes.")
 @click.option("--retry-after", metavar="TEXT", help="Sent with 429 and 503, as it stands; else 1.")
 @click.option("--refuse-seconds", type=SECONDS, help="How long the fault refuse lasts.")
 @click.option("--hang-seconds", type=SECONDS, help="How long the fault hang lasts.")
@@ -102,7 +89,7 @@ Faults: {SHOWN_FAULTS}. GET /_sandbox tells how to steer it while it runs, and w
 @click.option(
     "credentials",
     "--credential",
-    type=Pair("APP_ID=APP_KEY"),
+    type=_credential,
     metavar="APP_ID=APP_KEY",
     multiple=True,
     help="Who is let in; else sandbox=sandbox.",
