@@ -1570,7 +1570,7 @@ create function outbox.settle_held(reports outbox.report[]) returns setof bigint
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     update outbox.operation o
        set state = v.state,
-           next_attempt_at = case when v.state = 'queued' then greatest(c.now + make_interval(secs => r.delay), v.settles_at) end,
+           next_attempt_at = case when v.state = 'queued' then greatest(c.now + make_interval(secs => coalesce(r.delay, 1)), v.settles_at) end,
            settles_at = v.settles_at,
            finished_at = case when v.state in ('succeeded', 'failed', 'expired', 'cancelled') then c.now end,
            lease_token = null, lease_expires_at = null, leased_by = null,
@@ -1592,6 +1592,8 @@ create function outbox.settle_held(reports outbox.report[]) returns setof bigint
            -- Law 6, whatever the worker thinks: with doubt outstanding nothing ends as "not executed".
            select case when r.verdict = 'accepted' then 'succeeded'
                        when r.state in ('failed', 'expired', 'cancelled') and d.since is not null then 'unresolved'
+                       -- Late evidence has lifted the doubt meanwhile: what was not sent, or not now, may be tried again after all.
+                       when r.state = 'unresolved' and d.since is null and not r.counts then 'queued'
                        when r.state = 'unresolved' and d.since is null then 'failed'
                        else r.state end::outbox.state as state,
                   case when not r.settled then c.now + e.settle end as settles_at) as v
