@@ -28,6 +28,7 @@ RATE = 40.0
 """Operations a second, of all producers together."""
 MOST = 40_000
 """However long a run: the ledger and a machine's memory are finite."""
+ROUNDS = 200
 REST = 0.2
 """Before a transaction that was cut is repeated, in seconds."""
 
@@ -48,6 +49,15 @@ class Memory:
         for name in ("committed", "rolled_back", "unknown", "refused"):
             getattr(self, name).update(getattr(other, name))
         self.problems += other.problems
+
+
+def _require_commit(transaction: psycopg.Transaction) -> None:
+    """Raise unless it has committed.
+
+    A psycopg transaction whose connection broke while its block dealt with another error ends without a word.
+    """
+    if transaction.status is not psycopg.Transaction.Status.COMMITTED:
+        raise psycopg.OperationalError("the connection broke before the commit")
 
 
 class Producer:
@@ -97,11 +107,12 @@ class Producer:
             self._take_back(operations, keys)
             return
         sent = False
-        for _ in range(200):
+        for _ in range(ROUNDS):
             try:
-                with self._connection() as conn, conn.transaction():
+                with self._connection() as conn, conn.transaction() as transaction:
                     self._enqueue(conn, operations)
                     sent = True
+                _require_commit(transaction)
             except EnqueueError as refusal:
                 (self.memory.unknown if sent else self.memory.refused).update(keys)
                 self._check(refusal)

@@ -28,8 +28,9 @@ PASS_BY = """
     select (outbox.enqueue(stuck.endpoint, '{}', stuck.account)).idempotency_key
       from (select distinct o.account, o.endpoint from outbox.operation o
              where o.state = 'queued' and o.repeat_count > 0) as stuck
-     where not exists (select from outbox.operation o
-                        where o.account = stuck.account and o.endpoint = stuck.endpoint and o.attempt_number = 0)
+     where not exists (
+           select from outbox.operation o
+            where o.account = stuck.account and o.endpoint = stuck.endpoint and o.attempt_number = 0)
 """
 
 
