@@ -15,9 +15,13 @@ RATE_SLACK = timedelta(seconds=0.3)
 """Between the moment that spends a token and the one that is on record as the start of its attempt."""
 BUSY_STATUSES = frozenset({502, 504})
 """Whole answers that do not say that the API is done."""
-HARMLESS = (r"redis\.exceptions\.(ConnectionError|TimeoutError|BusyLoadingError)\b",)
+HARMLESS = (
+    r"redis\.exceptions\.(ConnectionError|TimeoutError|BusyLoadingError)\b",
+    r"billiard\.exceptions\.WorkerLostError: Worker exited prematurely: signal 9 ",
+    r"billiard\.einfo\.ExceptionWithTraceback: $",
+)
 """Tracebacks that are no defect of ours, by the beginning of their last line: Celery tells so of a broker
-that hung up."""
+that hung up, and of a child that was killed. The last one only wraps another."""
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ |+-].*\n|\n)*(\S.*)")
 CHAINED = re.compile(
     r"\n\n(?:During handling of the above exception|The above exception was the direct cause)[^\n]*\n\n"
