@@ -40,7 +40,6 @@ from celery.platforms import EX_FAILURE
 from celery.worker import WorkController, state
 from celery.worker.state import active_requests
 from kombu.asynchronous import Hub
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from worker import loops
@@ -51,7 +50,7 @@ from worker.rope import BrokerAway, Rope
 from worker.settings import Settings
 from worker.stopping import Cord, cord
 from worker.store import rota
-from worker.store.connection import KEEPALIVE
+from worker.store.connection import conninfo
 from worker.store.history import Memory
 
 __all__ = ["DRAIN", "UPKEEP", "Bell", "Counts", "doorbell"]
@@ -173,9 +172,8 @@ class Bell:
 
     def _connect(self) -> Connection:
         url = self._settings.database_url.get_secret_value()
-        conninfo = make_conninfo(url, application_name="ringonce doorbell", **KEEPALIVE)
         # Nothing prepared: a pooler that shares sessions would lose it.
-        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        return psycopg.connect(conninfo(url, "ringonce doorbell"), autocommit=True, prepare_threshold=None)
 
     def _attend(self, conn: Connection) -> None:
         """Look and wait by turns. The first look is what a reconnect owes to all that it has not heard."""

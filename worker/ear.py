@@ -15,9 +15,8 @@ from typing import Final, Self
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
 
-from worker.store.connection import KEEPALIVE
+from worker.store.connection import conninfo
 
 __all__ = ["Ear"]
 
@@ -64,8 +63,7 @@ class Ear:
 
     async def _listen(self) -> None:
         """Listen until the connection breaks."""
-        dsn = make_conninfo(self._url, application_name="ringonce ear", **KEEPALIVE)
-        conn = await AsyncConnection.connect(dsn, autocommit=True)
+        conn = await AsyncConnection.connect(conninfo(self._url, "ringonce ear"), autocommit=True)
         async with conn:
             await conn.execute(f"listen {CHANNEL}")
             self._pause = RETRY_SECONDS[0]

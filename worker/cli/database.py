@@ -8,7 +8,6 @@ from typing import Final
 
 import psycopg
 from psycopg import Connection
-from psycopg.conninfo import make_conninfo
 from psycopg.errors import (
     InsufficientPrivilege,
     InvalidSchemaName,
@@ -21,7 +20,7 @@ from psycopg.rows import TupleRow
 from worker.complaint import complaint
 from worker.errors import RingonceError, SchemaMismatch, StoreUnavailable
 from worker.settings import load_settings
-from worker.store.connection import KEEPALIVE
+from worker.store.connection import conninfo
 
 __all__ = ["connected"]
 
@@ -43,9 +42,8 @@ def connected(*, needs: str) -> Iterator[Connection[TupleRow]]:
         RingonceError: Postgres refused what the block asked for.
     """
     url = load_settings().database_url.get_secret_value()
-    conninfo = make_conninfo(url, application_name="ringonce", **KEEPALIVE)
     try:
-        with psycopg.connect(conninfo, autocommit=True) as conn:
+        with psycopg.connect(conninfo(url, "ringonce"), autocommit=True) as conn:
             yield conn
     except _OTHER_SCHEMA as error:
         raise SchemaMismatch(

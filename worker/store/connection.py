@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -28,13 +29,13 @@ from worker.complaint import complaint
 from worker.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from worker.store.history import Memory
 
-__all__ = ["KEEPALIVE", "SCHEMA_VERSION", "Pool", "check_schema", "open_pool", "session"]
+__all__ = ["SCHEMA_VERSION", "Pool", "check_schema", "conninfo", "open_pool", "session"]
 
 SCHEMA_VERSION: Final = 1
 """The version of ``schema.sql`` that this worker speaks to."""
 SECONDS: Final = 10.0
 """How long a connection, or one statement, may take before it is given up."""
-KEEPALIVE: Final[dict[str, int]] = {
+_KEEPALIVE: Final[dict[str, int]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -55,6 +56,11 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
         super().__init__(url, configure=self.memory.check, **options)
 
 
+def conninfo(url: str, who: str) -> str:
+    """*url* as *who* connects, for Postgres to show: in UTF-8, and so that a dead other end is noticed."""
+    return make_conninfo(url, application_name=who, client_encoding="UTF8", **_KEEPALIVE)
+
+
 def check_schema(url: str) -> None:
     """Make sure that the database has the outbox that this worker speaks to.
 
@@ -64,7 +70,7 @@ def check_schema(url: str) -> None:
         SettingsError: this user's transactions are more isolated than claims can be.
     """
     try:
-        with psycopg.connect(url, autocommit=True, connect_timeout=5) as conn:
+        with psycopg.connect(conninfo(url, "ringonce worker"), autocommit=True) as conn:
             found = _schema_version(conn)
             _refuse_isolation(conn)
     except psycopg.OperationalError as error:
@@ -105,19 +111,13 @@ async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
     Opens without waiting for a connection: a process whose database is away goes on trying.
     """
     pool = Pool(
-        url,
+        conninfo(url, "ringonce worker"),
         min_size=1,
         max_size=size,
         open=False,
         timeout=SECONDS,
         reconnect_timeout=30,
-        kwargs={
-            "autocommit": True,
-            "application_name": "ringonce worker",
-            "client_encoding": "UTF8",
-            "prepare_threshold": None,
-            **KEEPALIVE,
-        },
+        kwargs={"autocommit": True, "prepare_threshold": None},
         name="ringonce",
     )
     await pool.open(wait=False)
