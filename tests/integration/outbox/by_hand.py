@@ -22,7 +22,7 @@ from worker.operation import Answer, Operation, Reply
 from worker.outcome import classify
 from worker.retry import Decision, decide
 from worker.store.leases import endpoint_of, leased
-from worker.store.records import Fate, columns
+from worker.store.records import columns
 from worker.store.statements import statement
 
 SECOND: Final = timedelta(seconds=1)
@@ -264,7 +264,6 @@ __all__ = [
     "RESCUED_AFTER",
     "SECOND",
     "WINDOW",
-    "Fate",
     "Outbox",
     "Told",
     "accepted",
