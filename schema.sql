@@ -1789,16 +1789,18 @@ begin
      where o.id = any (lost) and a.operation_id = o.id and a.number = o.attempt_number and a.verdict is null;
     update outbox.operation o
        set state = v.state, next_attempt_at = case when v.state = 'queued' then v.next_attempt_at end,
-           settles_at = o.lease_expires_at + e.settle, lease_token = null, lease_expires_at = null, leased_by = null,
+           settles_at = v.settles_at, lease_token = null, lease_expires_at = null, leased_by = null,
            last_error = 'the lease expired: its worker died, stood still, or lost the database'
       from outbox.endpoint e,
-           lateral (select id, n.next_attempt_at,
+           lateral (select id, n.next_attempt_at, s.settles_at,
                            case when i.attempt_count >= e.max_attempts or n.next_attempt_at >= i.deadline_at
                                      or n.next_attempt_at + e.call_deadline >= i.key_window_closes_at
                                 then 'unresolved' else 'queued' end::outbox.state as state
                       from outbox.operation i
-                     cross join lateral (select greatest(clock_timestamp(), i.lease_expires_at + e.settle)
-                                                + e.backoff * random() as next_attempt_at) as n
+                     -- Nobody looked for a minute; or the clock was set forward, and the call may be on its way still.
+                     cross join lateral (select greatest(i.lease_expires_at, case when i.lease_expires_at < clock_timestamp() - interval '1 minute'
+                                                              then clock_timestamp() + e.call_deadline end) + e.settle as settles_at) as s
+                     cross join lateral (select greatest(clock_timestamp(), s.settles_at) + e.backoff * random() as next_attempt_at) as n
                      where i.id = any (lost) and i.endpoint = e.name) as v
      where o.id = v.id;
     return cardinality(lost);

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.integration.drain.house import open_test_house
-from tests.integration.outbox.by_hand import MINUTE, Outbox
+from tests.integration.outbox.by_hand import CALL, MINUTE, Outbox
 from tests.postgres import Database
 from worker.drain import conclude
 from worker.errors import SendWindowPassed
@@ -55,3 +55,18 @@ async def test_a_call_is_cut_within_its_lease_even_if_its_endpoint_was_changed_u
         [operation] = await house.leases.claim(1)
     lease = outbox.operation(operation.id)["lease_expires_at"] - operation.claimed_at
     assert operation.lease.send_within + operation.endpoint.call_deadline <= lease
+
+
+def test_a_clock_of_postgres_that_was_set_forward_sends_nothing_beside_a_call_on_its_way(
+    outbox: Outbox,
+) -> None:
+    """A promoted replica, say, whose clock is ahead: by it each lease has expired, while calls go on."""
+    outbox.enqueue()
+    outbox.claim_one()
+    outbox.go_on(60 * MINUTE)
+    assert outbox.rescue() == 1
+    _, next_in = outbox.due()
+    assert next_in is not None
+    assert next_in > CALL.total_seconds() - 1
+    outbox.go_on(2 * MINUTE)
+    assert outbox.claim_one().lease.number == 2
