@@ -121,6 +121,7 @@ class Bell:
         self._failures = 0
         self._memory = Memory()
         self._shut_said_at: float | None = None
+        """Claims are shut, and it was said then."""
 
     def run(self) -> None:
         """Ring until the worker stops, whatever happens to Postgres and to the broker."""
@@ -143,7 +144,7 @@ class Bell:
             psycopg.Error, StoreUnavailable: Postgres is away; the connection is of no more use.
         """
         self._here = 0
-        if not self._signed_on:
+        if not self._signed_on or self._shut_said_at is not None:
             self._sign_on(conn)
         wanted = self._look(conn)
         drains = self._ring(DRAIN, min(wanted, self._free()) if wanted else 0, DRAIN_EXPIRES)
@@ -154,7 +155,12 @@ class Bell:
         return Counts(drains, self._round(conn), self._here)
 
     def announce(self) -> None:
-        """Ring once for what was announced, without a look, unless a drain is awake and heard it as well."""
+        """Ring once for what was announced, without a look, unless a drain is awake and heard it as well.
+
+        Not while claims are shut: then a look tells whether they still are.
+        """
+        if self._shut_said_at is not None:
+            return
         if not self._is_someone_awake():
             self._ring(DRAIN, 1, DRAIN_EXPIRES)
         self._expect_drain()

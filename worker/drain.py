@@ -301,6 +301,7 @@ class _Drain:
             operations = []
         except ClaimsShut as error:
             emit(Event.CLAIMS_SHUT, error=str(error))
+            self._ends_at = asyncio.get_running_loop().time()  # however much is announced meanwhile
             operations = []
         except asyncio.CancelledError:
             await self._give_back(claim, claimed)

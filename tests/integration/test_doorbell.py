@@ -291,3 +291,24 @@ def test_bell_keeps_trying_while_postgres_is_away_until_the_worker_stops(
     bell.run()
     assert list(attempts) == []
     assert state.should_stop is None
+
+
+def test_that_claims_are_shut_is_said_once_a_minute_and_that_they_are_open_again(
+    bell: Bell, clock: HandSetClock, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="ringonce")
+    enqueue(conn)
+    conn.execute("select outbox.doubt_history('an old copy was restored')")
+    for _ in range(13):  # a minute of rounds, and one more
+        assert bell.run_once(conn).drains == 0
+        bell.announce()
+        clock.now += LONGEST_ROUND
+    assert DRAIN not in rung()
+    conn.execute("select outbox.confirm_history('it was not')")
+    assert bell.run_once(conn).drains == 1
+    said = [record.msg["event"] for record in caplog.records if isinstance(record.msg, dict)]
+    assert [event for event in said if event.startswith("claims")] == [
+        "claims_shut",
+        "claims_shut",
+        "claims_open",
+    ]
