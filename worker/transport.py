@@ -35,7 +35,9 @@ import ssl
 import struct
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx
@@ -47,6 +49,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from worker.errors import SendWindowPassed
+from worker.heads import HeadProtocol
 from worker.operation import Phase
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
@@ -271,6 +274,10 @@ class _Body(aiohttp.BytesPayload):
 
 class _Connector(aiohttp.TCPConnector):
     """Notes every connection that it hands out in the flight of its request."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  aiohttp's, passed on
+        super().__init__(**options)
+        self._factory: partial[ResponseHandler] = partial(HeadProtocol, loop=self._loop)
 
     async def connect(
         self,

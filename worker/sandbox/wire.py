@@ -56,9 +56,7 @@ class WireProtocol(HttpToolsProtocol):
             self._turn_away(f"Over {PIPELINE_LIMIT} requests wait on one connection.")
 
     def _turn_away(self, why: str) -> None:
-        cycle: RequestResponseCycle | None = (
-            self.cycle
-        )  # None at first, whatever its type says
+        cycle: RequestResponseCycle | None = self.cycle  # None at first
         if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.close()  # what is said now would stand in the middle of that answer
         elif not self.transport.is_closing():

@@ -160,19 +160,9 @@ value = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
+SWITCHES = "credentials key_ttl_seconds errors_cached faults seed ledger_limit gate replay_header envelope"
 NAMES = {
-    "/settings": [
-        "credentials",
-        "key_ttl_seconds",
-        "errors_cached",
-        "faults",
-        "seed",
-        "ledger_limit",
-        "gate",
-        "replay_header",
-        "envelope",
-        "concurrent",
-    ],
+    "/settings": SWITCHES.split(),
     "/credentials": ["me", "\ud800", "a:b", ""],
     "/script": ["steps", "key", "endpoint"],
     "/clock": ["advance_seconds"],
