@@ -24,7 +24,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -35,6 +35,7 @@ from worker.errors import CallCut, ClaimsShut, SendWindowPassed, SettingsError, 
 from worker.observe import Event, emit
 from worker.operation import NoAnswer, Operation, Phase, Reply, State, Verdict
 from worker.outcome import Outcome, Scope, blame_account, classify
+from worker.plain import without_credential
 from worker.retry import Decision, decide
 from worker.settings import Settings
 from worker.stopwatch import Stopwatch
@@ -134,7 +135,8 @@ async def conclude(
     house: House, operation: Operation, reply: Reply, claimed: Stopwatch, credential: bytes | None = None
 ) -> tuple[Decision, Record]:
     """Record what *reply* means for *operation*, and tell the fleet whom else it concerns."""
-    outcome = await _consider_account(house, operation, classify(reply, operation.endpoint))
+    told = _keep_secret(classify(reply, operation.endpoint), credential)
+    outcome = await _consider_account(house, operation, told)
     decision = decide(
         operation,
         outcome,
@@ -145,6 +147,14 @@ async def conclude(
     record = await house.recorder.put(decision)  # first: nothing must come between an answer and its record
     await _heed(house, decision)
     return decision, record
+
+
+def _keep_secret(outcome: Outcome, credential: bytes | None) -> Outcome:
+    """*outcome* without the credential, which its API may have repeated in its own words."""
+    if credential is None or outcome.error is None:
+        return outcome
+    code = None if outcome.code is None else without_credential(outcome.code, credential)
+    return replace(outcome, error=without_credential(outcome.error, credential), code=code)
 
 
 def _credential(house: House, operation: Operation) -> bytes | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from typing import Final
 
 LONGEST: Final = 500
 """Characters of one line: as much as a person reads."""
 
+_SHORTEST_SECRET: Final = 8
 # A password in a URL, and what follows "Basic" or "Bearer" if it is too long for a word.
 _CREDENTIAL: Final = re.compile(
     r"(?<=://)[^\s/@]+(?=@)|(?:(?<=basic )|(?<=bearer ))[\w.~+/=-]{16,}", re.IGNORECASE
@@ -22,3 +24,15 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     """
     printable = "".join(mark if mark.isprintable() else " " for mark in text[: 8 * longest])
     return _CREDENTIAL.sub("***", " ".join(printable.split()))[:longest]
+
+
+def without_credential(text: str, credential: bytes) -> str:
+    """*text* without *credential* (a whole Basic ``Authorization``), encoded or not: some servers echo it.
+
+    A key of fewer than eight characters is no secret, and may be a word of any sentence.
+    """
+    encoded = credential.removeprefix(b"Basic ")
+    for secret in (encoded, b64decode(encoded).partition(b":")[2]):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret.decode("utf-8", "replace"), "***")
+    return text
