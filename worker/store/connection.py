@@ -28,6 +28,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from worker.complaint import complaint
 from worker.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from worker.store.history import Memory
+from worker.store.statements import statement
 
 __all__ = ["SCHEMA_VERSION", "Pool", "check_schema", "conninfo", "open_pool", "session"]
 
@@ -86,7 +87,7 @@ def check_schema(url: str) -> None:
 
 def _schema_version(conn: Connection[TupleRow]) -> int | None:
     try:
-        row = conn.execute("select max(version) from outbox.schema_version").fetchone()
+        row = conn.execute(statement("schema_version")).fetchone()
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return None
     except psycopg.errors.InsufficientPrivilege:
