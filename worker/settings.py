@@ -10,6 +10,8 @@ Decisions:
     RINGONCE_CONCURENCY would otherwise be obeyed by nobody and noticed by nobody.
     2026-11-24: connection strings are secrets as a whole. libpq's complaint about a malformed one repeats
     it, password and all, so that complaint is neither shown nor kept as a cause.
+    2026-11-24: a password with @, /, # or ? as they are is refused here. Whoever takes the string apart
+    later takes the half of it for a host or a port, and says so: "failed to resolve host".
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from psycopg import ProgrammingError
@@ -51,28 +54,45 @@ worker that is killed can take its whole pool along."""
 
 _NOT_FIELDS = re.compile(r"RINGONCE_(APP_KEY_[A-Z0-9_]+|TEST_\w+)")
 """Other names that are welcome: the accounts' keys, and what only the tests read."""
+_ESCAPES = "; in a password write @ / # ? % as %40 %2F %23 %3F %25"
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_|$)")
 """In names that Kubernetes gives every container when a Service is called ``ringonce`` or so."""
 
 
 def _dsn(value: SecretStr) -> SecretStr:
     if not _is_dsn(value):
-        raise ValueError("not a connection string libpq can read, such as postgresql://user@host/database")
+        raise ValueError(
+            f"not a connection string libpq can read, such as postgresql://user@host/database{_ESCAPES}"
+        )
     return value
 
 
 def _is_dsn(value: SecretStr) -> bool:
+    """Whether libpq can read it, and takes no part of the password for a host or a port."""
     try:
-        conninfo_to_dict(value.get_secret_value())
+        parts = conninfo_to_dict(value.get_secret_value())
     except ProgrammingError:
         return False
-    return True
+    hosts, ports = (str(parts.get(name) or "").split(",") for name in ("host", "port"))
+    return not any("@" in host[1:] for host in hosts) and all(port.isdecimal() for port in ports if port)
 
 
 def _broker(value: SecretStr) -> SecretStr:
-    if not all(url.partition("://")[0] in BROKERS for url in value.get_secret_value().split(";")):
+    urls = value.get_secret_value().split(";")
+    if not all(url.partition("://")[0] in BROKERS for url in urls):
         raise ValueError("not a broker that wakes Celery's loop: use memory://, redis:// or amqp://")
+    if not all(_has_authority(url) for url in urls):
+        raise ValueError(f"not a URL of a broker, such as redis://user@host:6379/0{_ESCAPES}")
     return value
+
+
+def _has_authority(url: str) -> bool:
+    """Whether its host and port can be told apart from a password in front of them."""
+    try:
+        parts = urlsplit(url)
+        return parts.port is None or parts.port >= 0
+    except ValueError:  # whose text quotes a part of the password
+        return False
 
 
 Dsn = Annotated[SecretStr, AfterValidator(_dsn)]

@@ -37,7 +37,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import httpx
@@ -277,7 +277,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  aiohttp's, passed on
         super().__init__(**options)
-        self._factory: partial[ResponseHandler] = partial(HeadProtocol, loop=self._loop)
+        self._factory = partial(cast(type[ResponseHandler], HeadProtocol), loop=self._loop)
 
     async def connect(
         self,

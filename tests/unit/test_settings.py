@@ -4,8 +4,10 @@ import os
 import traceback
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr, ValidationError
 
 from worker.errors import SettingsError
@@ -144,6 +146,41 @@ def test_a_malformed_connection_string_is_refused_and_not_repeated(
     line = refusal()
     assert line.startswith("RINGONCE_DATABASE_URL: not a connection string libpq can read")
     assert "can ary" not in line
+
+
+@pytest.mark.parametrize("password", ["canary/x", "x@canary", "canary#x", "canary?x", "x/canary", "cana[ry"])
+@pytest.mark.parametrize(
+    ("setting", "url"),
+    [
+        ("RINGONCE_DATABASE_URL", "postgresql://app:{}@127.0.0.1/app"),
+        ("RINGONCE_BROKER_URL", "redis://app:{}@127.0.0.1:6379/0"),
+        ("RINGONCE_BROKER_URL", "redis://127.0.0.1:6379/0;redis://app:{}@127.0.0.1:6379/0"),
+        ("RINGONCE_BROKER_URL", "amqp://app:{}@127.0.0.1//"),
+    ],
+)
+def test_a_password_with_its_own_slashes_is_taken_whole_or_refused_with_the_remedy(
+    setting: str, url: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it would else be taken for a host or a port, and be told when nobody answers there."""
+    monkeypatch.setenv(setting, url.format(password))
+    try:
+        settings: Settings | None = load_settings()
+    except SettingsError:
+        settings = None
+    if settings is None:
+        told = refusal()
+        assert told.startswith(f"{setting}: ")
+        assert "%40" in told
+    elif setting == "RINGONCE_BROKER_URL":
+        last = settings.broker_url.get_secret_value().rpartition(";")[2]
+        assert urlsplit(last).password == password
+    else:
+        assert conninfo_to_dict(settings.database_url.get_secret_value())["password"] == password
+
+
+def test_sockets_that_have_no_file_are_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGONCE_DATABASE_URL", "host=@abstract,/run/postgresql port=5432, dbname=app")
+    assert load_settings().database_url.get_secret_value().startswith("host=@abstract")
 
 
 @pytest.mark.parametrize(
