@@ -112,7 +112,7 @@ create table outbox.account (
     name                  text collate "C" primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$' and octet_length(name) <= 63),
     app_id                text collate "C" not null check (outbox.is_key(app_id) and app_id !~ ':'),
     base_url              text not null default 'https://api.enablex.io'
-                          check (base_url ~ '^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$' and base_url !~ '/$' and base_url !~ '[^!-~]'
+                          check (base_url ~ '^https?://(\[[0-9A-Fa-f:.]+\]|[^]/?#@:[[:space:]]+)(:[0-9]{1,5})?(/[^?#[:space:]]*)?$' and base_url !~ '/$' and base_url !~ '[^!-~]'
                                  and octet_length(base_url) <= 1000),
     max_in_flight         integer check (max_in_flight > 0),
     rate_per_second       double precision check (rate_per_second > 0 and rate_per_second <= 1e6),
@@ -418,7 +418,7 @@ comment on column outbox.operation.repeat_count is 'How often in a row that answ
 comment on column outbox.operation.reissue_of is 'The operation it does again under a new key; each can be reissued once';
 comment on column outbox.operation.resolved_by is 'The action by which a person settled it';
 comment on column outbox.operation.last_action is 'The latest action of an administrator on it';
-comment on column outbox.operation.on_done is 'Name of a task of the app''s to send when it is final';
+comment on column outbox.operation.on_done is 'Name of a task of the app''s, kept for when it is final; no worker of this version sends it';
 comment on column outbox.operation.traceparent is 'W3C trace context of the producer, sent on with the call';
 comment on column outbox.operation.enqueued_by is 'The session user that enqueued it, or what it is a reissue of; may see its result';
 comment on column outbox.operation.created_at is 'When it was enqueued';
@@ -1732,11 +1732,12 @@ comment on function outbox.block is
 create function outbox.unblock(account text, endpoint text) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    -- Suspicions first and the account behind them, as outbox.suspect() locks them.
+    delete from outbox.suspicion s where s.account = unblock.account;
     update outbox.account a set blocked_until = null, blocked_reason = null
      where a.name = unblock.account and a.blocked_until <= clock_timestamp();
     delete from outbox.throttle t
      where t.account = unblock.account and t.endpoint = unblock.endpoint and t.blocked_until <= clock_timestamp();
-    delete from outbox.suspicion s where s.account = unblock.account;
     notify ringonce;
 end $$;
 comment on function outbox.unblock is 'Lifts blocks whose time is over, because an operation got through';

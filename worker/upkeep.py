@@ -45,22 +45,23 @@ class Counts:
 
 
 async def upkeep(house: House) -> Counts:
-    """Make one pass of each kind; what a failure leaves undone, the next upkeep takes up."""
+    """Make one pass of each kind; what Postgres' absence leaves undone, the next upkeep takes up."""
     try:
         async with session(house.pool) as conn:
             return await run_once(conn, retention=house.retention)
     except StoreUnavailable as error:  # it comes back, and nobody needs to be called for that
         emit(Event.DISCONNECTED, who="upkeep", error=str(error))
-    except psycopg.Error as error:
-        emit(Event.UPKEEP_FAILED, error=error)
     return Counts()
 
 
 async def run_once(conn: AsyncConnection[TupleRow], *, retention: timedelta) -> Counts:
     """Make one pass of each kind on *conn*, which is in autocommit; returns what it did.
 
+    A pass that Postgres refuses (an app's foreign key that keeps a row from being purged, say) is told and
+    counts as nothing done; it keeps no other pass from its work.
+
     Raises:
-        psycopg.Error: the passes before it are done; the next run takes up the rest.
+        psycopg.OperationalError: Postgres is away.
     """
     passes: dict[str, dict[str, object]] = {
         "rescue": {"max_count": BATCH},
@@ -76,7 +77,13 @@ async def run_once(conn: AsyncConnection[TupleRow], *, retention: timedelta) -> 
 
 
 async def _pass(conn: AsyncConnection[TupleRow], name: str, values: dict[str, object]) -> int:
-    row = await (await conn.execute(statement(name), values)).fetchone()
+    try:
+        row = await (await conn.execute(statement(name), values)).fetchone()
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        emit(Event.UPKEEP_FAILED, which=name, error=error)
+        return 0
     return row[0] if row else 0
 
 

@@ -306,6 +306,18 @@ async def test_one_round_of_upkeep_makes_a_pass_of_each_kind(
     assert await run_once(aconn, retention=MONTH) == Counts()
 
 
+async def test_a_pass_that_postgres_refuses_keeps_no_other_from_its_work(
+    outbox: Outbox, aconn: psycopg.AsyncConnection
+) -> None:
+    id_ = finished(outbox, 3 * MONTH)
+    scrub(outbox)
+    finished(outbox, MONTH + HOUR)
+    outbox.do(b"create table orders (operation_id bigint references outbox.operation (id))")
+    outbox.do(b"insert into orders values (%(id)s)", id=id_)
+    counts = await run_once(aconn, retention=MONTH)
+    assert (counts.purged, counts.scrubbed, counts.folded) == (0, 1, 1)
+
+
 def days_across_a_clock_change() -> int:
     """As many days as it takes from now back to a time when Berlin's clocks stood otherwise."""
     now = datetime.now(ZoneInfo("Europe/Berlin"))
