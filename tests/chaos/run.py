@@ -30,7 +30,8 @@ PASS_BY = """
              where o.state = 'queued' and o.repeat_count > 0) as stuck
      where not exists (
            select from outbox.operation o
-            where o.account = stuck.account and o.endpoint = stuck.endpoint and o.attempt_number = 0)
+            where o.account = stuck.account and o.endpoint = stuck.endpoint
+              and o.state = 'queued' and o.attempt_number = 0)
 """
 
 
