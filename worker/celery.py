@@ -11,9 +11,10 @@ from functools import partial
 try:
     from worker import loops
     from worker.doorbell import DRAIN, UPKEEP
-    from worker.drain import drain, open_house
+    from worker.drain import drain
     from worker.errors import SettingsError
     from worker.fleet import build_app
+    from worker.house import open_house
     from worker.settings import load_settings
     from worker.upkeep import upkeep
 except ImportError as error:

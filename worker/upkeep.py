@@ -18,8 +18,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from worker.drain import House
 from worker.errors import StoreUnavailable
+from worker.house import House
 from worker.observe import Event, emit
 from worker.store import session
 from worker.store.statements import statement

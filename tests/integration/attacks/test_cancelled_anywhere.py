@@ -11,7 +11,7 @@ import pytest
 from tests.integration.drain.house import PATIENCE, Draining, drained, open_test_house
 from tests.integration.outbox.by_hand import RESCUED_AFTER, Outbox
 from tests.postgres import Database
-from worker.drain import House
+from worker.house import House
 from worker.sandbox import Sandbox
 
 TIMES: Final = 25

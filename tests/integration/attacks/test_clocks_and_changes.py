@@ -9,7 +9,7 @@ import pytest
 from tests.integration.drain.house import open_test_house
 from tests.integration.outbox.by_hand import CALL, MINUTE, Outbox
 from tests.postgres import Database
-from worker.drain import conclude
+from worker.delivery import conclude
 from worker.errors import SendWindowPassed
 from worker.operation import Endpoint, NoAnswer, Phase
 from worker.stopwatch import Stopwatch, boot_time

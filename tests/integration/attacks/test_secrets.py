@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from tests.integration.drain.house import open_test_house
 from tests.integration.outbox.by_hand import Outbox
 from tests.postgres import Database
-from worker.drain import conclude
+from worker.delivery import conclude
 from worker.operation import Answer
 from worker.stopwatch import Stopwatch
 

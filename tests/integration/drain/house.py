@@ -14,7 +14,8 @@ from pydantic import SecretStr
 
 from tests.integration.outbox.by_hand import Outbox
 from tests.postgres import Database
-from worker.drain import Counts, House, drain, open_house
+from worker.drain import Counts, drain
+from worker.house import House, open_house
 from worker.settings import Settings
 
 PATIENCE: Final = 20.0

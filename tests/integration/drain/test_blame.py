@@ -11,7 +11,8 @@ from tests.integration.drain.house import drained, open_test_house
 from tests.integration.outbox.by_hand import HOUR, MINUTE, SECOND, Outbox
 from tests.postgres import Database
 from worker.caller import Caller
-from worker.drain import Counts, House
+from worker.drain import Counts
+from worker.house import House
 from worker.operation import Operation, Reply, Verdict
 from worker.sandbox import Fault, Sandbox, Step
 from worker.stopwatch import Stopwatch

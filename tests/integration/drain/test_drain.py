@@ -10,7 +10,8 @@ from datetime import timedelta
 from tests.integration.drain.house import LONG, Draining, drained, open_test_house, until
 from tests.integration.outbox.by_hand import HOUR, SECOND, Outbox
 from tests.postgres import Connect, Database
-from worker.drain import Counts, House
+from worker.drain import Counts
+from worker.house import House
 from worker.operation import Operation, Reply, State, Verdict
 from worker.sandbox import Sandbox
 from worker.stopwatch import Stopwatch

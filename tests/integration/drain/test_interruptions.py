@@ -20,8 +20,8 @@ from tests.integration.drain.house import (
 )
 from tests.integration.outbox.by_hand import MINUTE, Outbox
 from tests.postgres import SCHEMA, Connect, Database, load
-from worker.drain import House
 from worker.embedded import FAST_AND_UNSAFE, EmbeddedPostgres
+from worker.house import House
 from worker.operation import State, Verdict
 from worker.sandbox import Fault, Sandbox, Step
 
@@ -112,7 +112,7 @@ async def test_a_drain_that_is_cancelled_while_it_tells_the_fleet_has_recorded_t
     holder.do(b"lock table outbox.throttle, outbox.suspicion in share mode")
     async with open_test_house(database) as house:
         draining = Draining(house)
-        await until(lambda: is_waiting_for_a_lock(outbox))
+        await until(lambda: len(api.requests) == 1 and is_waiting_for_a_lock(outbox))
         await cancelled(draining)
         holder.conn.rollback()
     [attempt] = outbox.attempts(id_)

@@ -31,8 +31,8 @@ from tests.integration.failover.clusters import (
 from tests.integration.failover.histories import CERTAINLY_DONE, PAST, adopt, note, shut
 from tests.integration.outbox.by_hand import HOUR, SECOND, WINDOW, Outbox
 from tests.postgres import folder_for_clusters
-from worker.drain import House
 from worker.embedded import EmbeddedPostgres
+from worker.house import House
 from worker.sandbox import Sandbox
 from worker.store.history import Memory
 

@@ -1,0 +1,134 @@
+"""One attempt, from its call to its record: call the API, say what it means, decide what follows, record it.
+
+    deliver ──> call ──> classify ──> decide ──> record ──> heed, tell
+
+Nothing comes between an answer and its record; only then is the fleet told whom else the answer concerns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from worker.errors import SendWindowPassed, SettingsError, StoreUnavailable
+from worker.house import House
+from worker.observe import Event, emit
+from worker.operation import NoAnswer, Operation, Phase, Reply, State, Verdict
+from worker.outcome import Outcome, Scope, blame_account, classify
+from worker.plain import without_credential
+from worker.retry import Decision, decide
+from worker.stopwatch import Stopwatch
+from worker.store import Fate, Record
+
+__all__ = ["conclude", "deliver", "tell"]
+
+PASSED: Final = frozenset({Verdict.ACCEPTED, Verdict.REFUSED})
+"""What a probe must be answered to lift the block it was let through."""
+_EVENTS_OF_FATES: Final = {Fate.LATE: Event.LATE, Fate.SETTLED: Event.LATE, Fate.CONFLICT: Event.CONFLICT}
+_EVENTS_OF_ERRORS: Final[Mapping[type[BaseException], Event]] = {
+    SendWindowPassed: Event.SENT_TOO_LATE,
+    SettingsError: Event.NO_CREDENTIAL,
+}
+
+
+async def deliver(house: House, operation: Operation, claimed: Stopwatch) -> tuple[Decision, Record]:
+    """Make one attempt of *operation*, and record what came of it."""
+    credential = _credential(house, operation)
+    reply = await house.caller.call(operation, claimed=claimed)
+    return await conclude(house, operation, reply, claimed, credential)
+
+
+async def conclude(
+    house: House, operation: Operation, reply: Reply, claimed: Stopwatch, credential: bytes | None = None
+) -> tuple[Decision, Record]:
+    """Record what *reply* means for *operation*, and tell the fleet whom else it concerns."""
+    told = _keep_secret(classify(reply, operation.endpoint), credential)
+    outcome = await _consider_account(house, operation, told)
+    decision = decide(
+        operation,
+        outcome,
+        now=operation.claimed_at + claimed.elapsed_at_least(),  # Postgres will say if it was more
+        jitter=random.random(),  # noqa: S311 - jitter keeps no secret
+        credential_is_current=outcome.block is not Scope.ACCOUNT or _is_current(house, operation, credential),
+    )
+    record = await house.recorder.put(decision)  # first: nothing must come between an answer and its record
+    await _heed(house, decision)
+    return decision, record
+
+
+def _keep_secret(outcome: Outcome, credential: bytes | None) -> Outcome:
+    """*outcome* without the credential, which its API may have repeated in its own words."""
+    if credential is None or outcome.error is None:
+        return outcome
+    code = None if outcome.code is None else without_credential(outcome.code, credential)
+    return replace(outcome, error=without_credential(outcome.error, credential), code=code)
+
+
+def _credential(house: House, operation: Operation) -> bytes | None:
+    try:
+        return house.credentials.basic(operation.account, operation.app_id)
+    except SettingsError:
+        return None  # the call will end for the same reason
+
+
+def _is_current(house: House, operation: Operation, credential: bytes | None) -> bool:
+    """Whether the account still uses *credential*; the refusal of one that was renewed blocks nothing."""
+    return credential is None or house.credentials.is_current(operation.account, operation.app_id, credential)
+
+
+async def _consider_account(house: House, operation: Operation, outcome: Outcome) -> Outcome:
+    """Count a refusal that may be about the account; *outcome*, or what it means if it is."""
+    if not outcome.suspicion or outcome.status is None:
+        return outcome
+    try:
+        blamed = await house.blocks.suspect(operation, outcome.status)
+    except StoreUnavailable as error:
+        emit(Event.DISCONNECTED, error=str(error))
+        return outcome
+    except asyncio.CancelledError:  # the worker has to stop; what is known of the attempt is recorded still
+        return outcome
+    if blamed:
+        emit(Event.BLOCKED, account=operation.account, error=outcome.error)
+    return blame_account(outcome) if blamed else outcome
+
+
+async def _heed(house: House, decision: Decision) -> None:
+    """Tell the fleet whom the answer stops, or that a probe got through."""
+    operation, outcome = decision.operation, decision.outcome
+    try:
+        if decision.block is not None:
+            if await house.blocks.set(operation, decision.block, outcome.error):
+                emit(
+                    Event.BLOCKED,
+                    account=operation.account,
+                    scope=decision.block.scope,
+                    lasts=decision.block.lasts,
+                    error=outcome.error,
+                )
+        elif operation.probe and outcome.phase is Phase.ANSWERED and outcome.verdict in PASSED:
+            await house.blocks.lift(operation)
+            emit(Event.UNBLOCKED, account=operation.account, endpoint=operation.endpoint.name)
+    except StoreUnavailable as error:  # the next answer will tell the same
+        emit(Event.DISCONNECTED, error=str(error))
+
+
+def tell(decision: Decision, record: Record) -> None:
+    """Say what was recorded; once more, louder, if it is something that a person should know."""
+    fields: dict[str, object] = {
+        "operation": decision.operation.id,
+        "number": decision.operation.lease.number,
+        "verdict": decision.outcome.verdict.value,
+        "state": record.state.value,
+        "error": decision.error,
+    }
+    emit(_EVENTS_OF_FATES.get(record.fate, Event.RECORDED), **fields)
+    if record.fate is Fate.RECORDED and record.state is State.UNRESOLVED:
+        emit(Event.UNRESOLVED, **fields)
+    reply = decision.outcome.reply
+    if isinstance(reply, NoAnswer) and (event := _EVENTS_OF_ERRORS.get(type(reply.error))) is not None:
+        emit(event, **fields)
+    if decision.outcome.ignored is not None:
+        emit(Event.HINT_IGNORED, hint=decision.outcome.ignored, **fields)
