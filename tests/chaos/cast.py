@@ -14,8 +14,9 @@ from pathlib import Path
 
 import psutil
 
-AWAY = "Postgres cannot be reached"
-"""With this a worker refuses to start; whoever supervises it tries again."""
+EXCUSES = ("Postgres cannot be reached", "Could not start worker processes")
+"""With these a worker may end by itself, and whoever supervises it tries again: the first if Postgres is away
+when it starts; the second, Celery's, if one of its children was killed before it reached its broker."""
 GOOD_ENDS = (0, -signal.SIGTERM)
 """The second: told to stop before Celery was there to be told."""
 STOP_SECONDS = 45.0
@@ -35,6 +36,8 @@ class Node:
         self.starts = 0
         self._environment = {**environment, "RINGONCE_NODE": name}
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0
+        """Where in the log its present life begins."""
         self._lock = threading.RLock()
 
     def start(self) -> None:
@@ -43,6 +46,7 @@ class Node:
             if self._process is not None:
                 return
             command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "WARNING", "-c", "2"]
+            self._started_at = self.log.stat().st_size
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [*command, "--pool", self.pool, "-n", f"{self.name}@%h"],
@@ -60,10 +64,9 @@ class Node:
         with self._lock:
             if self._process is None or not _has_ended(self._process):
                 return
-            words, process = self.last_words(), self._process
+            process = self._process
             self.kill()
-            if AWAY not in words:
-                self.complaints.append(f"{self.name} ended by itself, with {process.returncode}: {words}")
+            self._complain_unless_excused(f"ended by itself, with {process.returncode}")
             self.start()
 
     def kill(self) -> None:
@@ -106,15 +109,14 @@ class Node:
                 self.complaints.append(f"{self.name} was still there {STOP_SECONDS:g} s after SIGTERM")
                 self.kill()
                 return
-            words = self.last_words()
             self.kill()
-            if process.returncode not in GOOD_ENDS and AWAY not in words:
-                self.complaints.append(f"{self.name} ended with {process.returncode} after SIGTERM: {words}")
+            if process.returncode not in GOOD_ENDS:
+                self._complain_unless_excused(f"ended with {process.returncode} after SIGTERM")
 
-    def last_words(self) -> str:
-        """The last line of its log."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return lines[-1] if lines else ""
+    def _complain_unless_excused(self, what: str) -> None:
+        said = self.log.read_bytes()[self._started_at :].decode(errors="replace")
+        if not any(excuse in said for excuse in EXCUSES):
+            self.complaints.append(f"{self.name} {what}: {said[-500:]}")
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

@@ -18,6 +18,7 @@ BUSY_STATUSES = frozenset({502, 504})
 HARMLESS = (
     r"redis\.exceptions\.(ConnectionError|TimeoutError|BusyLoadingError)\b",
     r"billiard\.exceptions\.WorkerLostError: Worker exited prematurely: signal 9 ",
+    r"billiard\.exceptions\.WorkerLostError: Could not start worker processes",  # see cast.EXCUSES
     r"billiard\.einfo\.ExceptionWithTraceback: $",
 )
 """Tracebacks that are no defect of ours, by the beginning of their last line: Celery tells so of a broker
