@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -28,34 +31,60 @@ def left_running(folder: Path) -> list[str]:
     return found
 
 
-def test_demo_proves_that_every_phone_rang_once_and_leaves_nothing_running(tmp_path: Path) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    """A TMPDIR of its own, into which root's Postgres may go, who is another user."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     for place in (folder, *folder.parents):
         if place.is_relative_to(tmp_path.parents[1]):
-            place.chmod(0o755)  # root's Postgres runs as another user, who has to pass through
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from worker.cli import main; main()",
-            "demo",
-            "--operations",
-            str(OPERATIONS),
-        ],
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(folder)},
-        cwd=tmp_path,
-        capture_output=True,
+            place.chmod(0o755)
+    return folder
+
+
+@contextmanager
+def demo(temporary: Path, operations: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", "from worker.cli import main; main()"]
+    with subprocess.Popen(
+        [*command, "demo", "--operations", str(operations)],
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
+        cwd=temporary.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    last = ended.stdout.rstrip().splitlines()[-1]
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def test_demo_proves_that_every_phone_rang_once_and_leaves_nothing_running(temporary: Path) -> None:
+    with demo(temporary, OPERATIONS) as running:
+        said, _ = running.communicate(timeout=110)
+    assert running.returncode == 0, said
+    last = said.rstrip().splitlines()[-1]
     assert last == f"ok: {OPERATIONS} operations, {OPERATIONS} executed once, 0 twice, 0 lost"
-    assert "worker killed (SIGKILL)" in ended.stdout
-    assert list(folder.iterdir()) == []
-    assert left_running(folder) == []
+    assert "worker killed (SIGKILL)" in said
+    assert list(temporary.iterdir()) == []
+    assert left_running(temporary) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_demo_that_is_told_to_stop_takes_along_all_that_it_started(
+    number: signal.Signals, temporary: Path
+) -> None:
+    with demo(temporary, 1000) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("worker started"):
+                break
+        running.send_signal(number)
+        said, _ = running.communicate(timeout=30)
+    assert running.returncode == 128 + number, said
+    assert "stopping" in said
+    assert list(temporary.iterdir()) == []
+    assert left_running(temporary) == []
 
 
 @pytest.mark.parametrize(

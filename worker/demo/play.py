@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final
 
 from psycopg import Connection
@@ -39,7 +43,7 @@ def run(*, operations: int = 1000, seed: int = 0, console: Console | None = None
         "that a retry mends. Waits are set short: settle 1 s, call deadline 2 s, backoff\n"
         "up to 1 s, lease slack 1 s. Nothing leaves this machine.\n"
     )
-    with set_stage(seed=seed) as stage, stage.connect(autocommit=True) as conn:
+    with _interruptible(console), set_stage(seed=seed) as stage, stage.connect(autocommit=True) as conn:
         play = _Play(stage, conn, operations, console)
         play.on()
         _print_status(conn, console)
@@ -49,6 +53,28 @@ def run(*, operations: int = 1000, seed: int = 0, console: Console | None = None
         console.print(f"  {problem}")
     console.print(str(proof))
     return 0 if proof.holds else 1
+
+
+@contextmanager
+def _interruptible(console: Console) -> Iterator[None]:
+    """Let SIGTERM, and a terminal that is closed, end the demo as Ctrl-C does: with all that it started.
+
+    The first of them counts; while the stage is being cleared, others are passed over.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(number: int, _frame: object) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        console.print("stopping ...")
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    before = [signal.signal(each, stop) for each in signals]
+    try:
+        yield
+    finally:
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
 
 
 class _Play:
@@ -61,6 +87,7 @@ class _Play:
         self._conn = conn
         self._count = operation_count
         self._console = console
+        self._curtain = threading.Event()
         self._bar = Progress(
             TextColumn("delivered"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
         )
@@ -76,12 +103,15 @@ class _Play:
             Live(console=self._console, refresh_per_second=8, transient=True) as live,
         ):
             apps = threads.submit(self._play_apps)
-            while time.monotonic() < give_up_at:
-                counts = self._look(live)
-                if apps.done() and counts[State.SUCCEEDED] >= len(self.memory.committed):
-                    break
-                self._kill_in_the_middle(counts[State.SUCCEEDED])
-                time.sleep(LOOK_SECONDS)
+            try:
+                while time.monotonic() < give_up_at:
+                    counts = self._look(live)
+                    if apps.done() and counts[State.SUCCEEDED] >= len(self.memory.committed):
+                        break
+                    self._kill_in_the_middle(counts[State.SUCCEEDED])
+                    time.sleep(LOOK_SECONDS)
+            finally:
+                self._curtain.set()
         apps.result()
 
     def _look(self, live: Live) -> Counter[str]:
@@ -112,7 +142,8 @@ class _Play:
             for _ in play_apps(conn, self._count, self.memory):
                 done = len(self.memory.committed)
                 ahead = ENQUEUE_SECONDS * done / self._count - (time.monotonic() - started_at)
-                time.sleep(max(ahead, 0))
+                if self._curtain.wait(max(ahead, 0)):
+                    return
 
 
 def _table(counts: Counter[str]) -> Table:
@@ -132,10 +163,10 @@ def _print_status(conn: Connection, console: Console) -> None:
 
 def _print_requests(stage: Stage, play: _Play, console: Console) -> None:
     counts = stage.api.counts()
-    met = ", ".join(f"{fault} {n}" for fault, n in sorted(counts.by_fault.items()) if fault != "none")
+    met = ", ".join(f"{n} x {fault}" for fault, n in sorted(counts.by_fault.items()) if fault != "none")
     console.print(
         f"{counts.requests} requests reached the API; faults: {met}.\n"
         f"{len(play.memory.rolled_back)} transactions were rolled back, "
         f"{play.memory.repeated_count} enqueues were said twice, "
-        f"the worker was killed {play.kill_count} times.\n"
+        f"the worker was killed {'once' if play.kill_count == 1 else 'never'}.\n"
     )

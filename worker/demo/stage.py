@@ -134,8 +134,10 @@ def set_stage(*, seed: int) -> Iterator[Stage]:
         worker = WorkerProcess({**_environment(postgres.url, keys), "TMPDIR": str(folder)}, folder)
         try:
             yield Stage(postgres.url, api, worker)
-        finally:
-            worker.stop()
+        except BaseException:
+            worker.kill()  # nobody waits for its calls any more
+            raise
+        worker.stop()
 
 
 @contextmanager

@@ -45,6 +45,8 @@ def environment(database: Database) -> dict[str, str]:
 @contextmanager
 def started(*arguments: str, folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """``ringonce`` with pipes; killed at the end if it is still there."""
+    # A shell hands SIGINT down ignored to what runs in its background; what has a handler is handed anew.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [SCRIPT, *arguments],
         cwd=folder,
@@ -53,6 +55,7 @@ def started(*arguments: str, folder: Path, environment: dict[str, str]) -> Itera
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     try:
         yield process
     finally:
