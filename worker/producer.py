@@ -316,7 +316,7 @@ def _whole(priority: object) -> int | None:
         return None
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise InvalidLane(f"a priority is 0 (the most urgent) to 3, not a {type(priority).__qualname__}")
-    return int(priority)
+    return max(-1, min(4, int(priority)))  # refused all the same, and psycopg cannot write 5,000 digits
 
 
 def _moment(name: str, moment: object) -> datetime | None:

@@ -36,12 +36,13 @@ class Node:
 
     def __init__(self, url: str, *options: str, folder: Path, **environment: object) -> None:
         self._log = folder / f"node-{time.monotonic_ns()}.log"
-        named = {f"RINGONCE_{name}": value for name, value in environment.items()}
+        given = {"APP_KEY_DEFAULT": APP_KEY, **environment}
+        named = {f"RINGONCE_{name}": value for name, value in given.items()}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "WARNING", *options],
                 cwd=folder,
-                env=environment_of(url, RINGONCE_APP_KEY_DEFAULT=APP_KEY, **named),
+                env=environment_of(url, **named),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -29,14 +29,14 @@ def _fault(text: str) -> tuple[str, str]:
 
 
 def _credential(text: str) -> tuple[str, str]:
-    return _pair(text, "APP_ID=APP_KEY")
+    return _pair(text, "APP_ID=APP_KEY", shown="this")  # it may hold the key all the same
 
 
-def _pair(text: str, form: str) -> tuple[str, str]:
+def _pair(text: str, form: str, *, shown: str | None = None) -> tuple[str, str]:
     """What stands before and behind the first ``=``: keys may hold others."""
     name, sign, value = text.partition("=")
     if not name or not sign:
-        raise click.BadParameter(f"{text!r} is not {form}.")
+        raise click.BadParameter(f"{shown or repr(text)} is not {form}.")
     return name, value
 
 

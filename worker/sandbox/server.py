@@ -159,7 +159,10 @@ def serve(
 
 def bind_name(host: str, port: int) -> socket.socket:
     """Bind a socket to the first address of *host*, without listening yet."""
-    first = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    try:
+        first = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except UnicodeError as error:  # a name that the DNS cannot carry
+        raise OSError("that is no name of a host") from error
     return bind(first[0], first[4])
 
 

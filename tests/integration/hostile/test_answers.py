@@ -23,7 +23,7 @@ from tests.integration.drain.house import PATIENCE, drained, open_test_house
 from tests.integration.hostile.server import OK_BODY, STATUS, HostileServer, Pieces, endless, hostile, sized
 from tests.integration.outbox.by_hand import Outbox
 from tests.postgres import Database
-from worker.drain import House
+from worker.house import House
 
 GROWTH = 64 << 20
 """Bytes that a worker may grow by over one answer of any size."""

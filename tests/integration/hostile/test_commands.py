@@ -1,0 +1,90 @@
+"""Whatever arguments a command is given, it ends with 0 or 2 and one line of complaint, never a traceback."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.integration.cli.running import run
+from tests.postgres import Database, Server
+
+ROOM = {
+    "enqueue": "--account --key --lane --priority --not-before --deadline --on-done --traceparent --json",
+    "account": "--app-id --base-url --max-in-flight --rate --burst --breaker-after --allow-guessable-keys",
+    "show": "--reveal --json",
+    "status": "--json",
+    "cancel": "--reason --json",
+    "retry": "--reason --json",
+    "reissue": "--reason",
+    "resolve": "--reason succeeded failed",
+    "pause": "--reason",
+    "resume": "--reason",
+    "migrate": "--dry-run --json",
+    "sandbox": "--host --seed --fault --latency --retry-after --key-ttl --credential --replay-header"
+    " --tls-cert --tls-key --concurrent --hang-seconds",
+}
+"""What a command knows. Not the worker, which would run, nor the demo."""
+# An argument of a process holds any byte but NUL; what is no UTF-8 arrives as surrogates.
+any_text = st.binary(max_size=12).map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape"))
+WORDS = """
+    1 -1 0 1e400 nan inf -inf none default voice.call {} [] {"a":1} {"a":NaN} {"a":"\\u0000"} @ @/ @/dev/null
+    @/nowhere - -- set list 9999-12-31T23:59:59-23:59 0001-01-01T00:00:00+23:59 2030-01-01T00:00Z 2030-W01-1
+    drop=nan drop=1e999 429=0.5 = a=b 1..2 nan..nan localhost :: http://127.0.0.1 http://u:p@h ٣ / .
+"""
+LONG = ["9" * 30, "9" * 5000, "@" + "x" * 300, "x" * 70, "k" * 256, "[" * 5000, '{"a":' * 50_000]
+telling = st.sampled_from([*WORDS.split(), *LONG, "\r\n", "\x1b[2J", "\ud83d", "a\u2028b"])
+
+
+@pytest.fixture(scope="module")
+def database(server: Server, template: Database) -> Iterator[Database]:
+    database = server.create(template=template)
+    with psycopg.connect(database.url) as connection:
+        connection.execute("insert into outbox.account (name, app_id) values ('default', 'app')")
+        connection.execute("select outbox.enqueue('voice.call', '{}')")
+    yield database
+    server.drop(database)
+
+
+@pytest.fixture
+def here(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RINGONCE_DATABASE_URL", database.url)
+
+
+@pytest.fixture(scope="module")
+def taken() -> Iterator[int]:
+    """A port that nobody can have, so that a sandbox whose arguments are fine ends, too."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.usefixtures("here")
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.sampled_from(list(ROOM)), st.binary(max_size=30))
+def test_a_command_ends_with_an_answer_or_one_line_of_refusal(
+    taken: int, data: st.DataObject, command: str, given_input: bytes
+) -> None:
+    words = data.draw(st.lists(st.sampled_from(ROOM[command].split()) | telling | any_text, max_size=6))
+    last = ["--host", "127.0.0.1", "--port", str(taken)] if command == "sandbox" else []
+    first = ["set"] if command == "account" and data.draw(st.booleans()) else []
+    ended = run(command, *first, *words, *last, given=given_input)
+    assert ended.exit_code in (0, 2), ended.output
+    if ended.exit_code == 2:
+        assert ended.stdout == ""
+        if not ended.stderr.startswith("Usage:"):
+            [line] = ended.stderr.splitlines()
+            assert line.startswith("ringonce: ")
+            assert line.isprintable()
+
+
+@pytest.mark.parametrize("host", ["x" * 70, "a..b", "\udcff", "*", "999.999.999.999", "[::", ""])
+def test_a_sandbox_that_can_be_nowhere_says_so(host: str, taken: int) -> None:
+    ended = run("sandbox", "--port", taken, "--host", host)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("ringonce: ")
