@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,14 +33,13 @@ def left_running(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def temporary(tmp_path: Path) -> Path:
-    """A TMPDIR of its own, into which root's Postgres may go, who is another user."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    for place in (folder, *folder.parents):
-        if place.is_relative_to(tmp_path.parents[1]):
-            place.chmod(0o755)
-    return folder
+def temporary() -> Iterator[Path]:
+    """A TMPDIR that another user may enter, as whom root runs Postgres: pytest's own is closed to it."""
+    with tempfile.TemporaryDirectory(prefix="ringonce-test-") as path:
+        Path(path).chmod(0o755)
+        folder = Path(path, "temporary")
+        folder.mkdir(mode=0o755)
+        yield folder
 
 
 @contextmanager
