@@ -237,7 +237,7 @@ answer = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=st.lists(answer | st.binary(max_size=60), min_size=12, max_size=12))
 def test_no_answer_is_lost_to_the_record(outbox: Outbox, database: Database, answers: list[bytes]) -> None:
     with hostile(*[[each] for each in answers]) as server:
