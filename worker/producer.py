@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeAlias
 from uuid import UUID
 
@@ -327,4 +327,7 @@ def _moment(name: str, moment: object) -> datetime | None:
         raise InvalidTime(f"{name} is a datetime with a zone, not a {type(moment).__qualname__}")
     if moment.utcoffset() is None:
         raise InvalidTime(f"{name} has no time zone: give it one, such as datetime.now(UTC) has")
-    return moment
+    try:
+        return moment.astimezone(UTC)  # Postgres reads no text of a zone beyond 15:59:59
+    except OverflowError as error:
+        raise InvalidTime(f"{name} is beyond all calendars") from error

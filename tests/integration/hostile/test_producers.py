@@ -165,6 +165,21 @@ def test_a_batch_is_written_whole_or_refused_whole(
         assert conn.execute("select count(*) from outbox.operation").fetchall() == [(0,)]
 
 
+@pytest.mark.parametrize(
+    "offset", [timedelta(hours=16), timedelta(hours=-23, seconds=-59), timedelta(seconds=1)]
+)
+def test_a_moment_is_the_same_alone_and_in_a_batch_whatever_its_zone(
+    conn: psycopg.Connection, offset: timedelta
+) -> None:
+    """Postgres reads no zone beyond 15:59:59 from a text, which is how psycopg sends times in arrays."""
+    at = datetime(2030, 1, 1, tzinfo=timezone(offset))
+    query = "select next_attempt_at from outbox.operation where id = %s"
+    with conn.transaction(force_rollback=True):
+        made = enqueue(conn, "sms.send", "{}", not_before=at)
+        [many] = enqueue_many(conn, [NewOperation("sms.send", "{}", not_before=at)])
+        assert [conn.execute(query, [each.id]).fetchone() for each in (made, many)] == [(at,)] * 2
+
+
 SQL_TIMES = [
     "infinity",
     "-infinity",
