@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 from pathlib import Path
 
@@ -83,11 +84,8 @@ async def test_a_drain_that_is_cancelled_while_it_waits_for_its_last_calls_cuts_
 async def test_a_drain_that_is_cancelled_before_anything_was_sent_gives_its_attempts_back(
     outbox: Outbox, database: Database
 ) -> None:
-    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, backlog=1) as server:
-        port = server.sockets[0].getsockname()[1]
-        outbox.change(
-            "account", "default", base_url=f"https://127.0.0.1:{port}"
-        )  # no TLS will ever be spoken
+    with socket.create_server(("127.0.0.1", 0)) as server:  # nobody accepts, so no TLS is ever spoken
+        outbox.change("account", "default", base_url=f"https://127.0.0.1:{server.getsockname()[1]}")
         id_ = outbox.enqueue()
         async with open_test_house(database, tls_verify=False) as house:
             draining = Draining(house)
