@@ -382,6 +382,7 @@ create table outbox.operation (
     constraint operation_final_is_honest check
         (state not in ('failed', 'expired', 'cancelled') or first_sent_at is null or resolved_by is not null),
     constraint operation_unresolved_is_in_doubt check (state <> 'unresolved' or first_sent_at is not null),
+    constraint operation_succeeded_was_sent check (state <> 'succeeded' or first_sent_at is not null),
     constraint operation_succeeded_has_answer check (state <> 'succeeded' or response_status is not null or resolved_by is not null)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 
@@ -760,6 +761,28 @@ end $$;
 comment on function outbox.attempt_is_disproved_by_a_refusal is 'Trigger: only an answer takes the doubt of an earlier attempt away (law 3)';
 create trigger attempt_is_disproved_by_a_refusal before update of disproved on outbox.attempt
     for each row when (new.disproved and not old.disproved) execute function outbox.attempt_is_disproved_by_a_refusal();
+
+create function outbox.operation_has_its_attempt() returns trigger
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if new.state = 'in_flight' then
+        perform from outbox.attempt a
+          where a.operation_id = new.id and a.number = new.attempt_number and a.lease_token = new.lease_token and a.verdict is null;
+        if not found then
+            raise exception 'operation % has no open attempt under its lease', new.id using errcode = 'RO010',
+                hint = 'A claim writes the attempt before anything is sent.';
+        end if;
+    elsif not exists (select from outbox.attempt a where a.operation_id = new.id and a.verdict = 'accepted') then
+        raise exception 'operation % has no accepted attempt', new.id using errcode = 'RO010', hint = 'Use outbox.resolve() for what you found out.';
+    end if;
+    return null;
+end $$;
+comment on function outbox.operation_has_its_attempt is
+    'Trigger: what is in flight has an open attempt (law 1), and what succeeded one that was accepted, or a person who says so';
+create trigger operation_has_its_attempt after update of state, lease_token on outbox.operation
+    for each row when ((new.state = 'in_flight' and new.lease_token is distinct from old.lease_token)
+        or (new.state = 'succeeded' and old.state <> 'succeeded' and new.resolved_by is null))
+    execute function outbox.operation_has_its_attempt();
 
 create function outbox.operation_counts() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import psycopg
 import pytest
 
@@ -87,6 +89,38 @@ def test_there_is_no_attempt_that_contradicts_itself(
 def test_every_check_of_an_attempt_is_tried(conn: psycopg.Connection) -> None:
     query = "select conname from pg_constraint where conrelid = 'outbox.attempt'::regclass and contype = 'c'"
     assert {name for (name,) in conn.execute(query)} == {constraint for _, constraint in IMPOSSIBLE}
+
+
+def test_law_1_nothing_is_in_flight_without_an_open_attempt_under_its_lease(
+    conn: psycopg.Connection,
+) -> None:
+    claim = """
+        update outbox.operation
+           set state = 'in_flight', next_attempt_at = null, settles_at = null, leased_by = 'n/1',
+               lease_token = %(token)s, lease_expires_at = now() + interval '1 s', attempt_number = 1,
+               first_sent_at = coalesce(first_sent_at, now()),
+               key_window_closes_at = coalesce(key_window_closes_at, now() + interval '1 h'),
+               url = coalesce(url, 'https://x'), key_header = coalesce(key_header, 'X')
+         where id = %(id)s
+    """
+    id_ = enqueue(conn)["id"]
+    without = f"operation {id_} has no open attempt under its lease"
+    with refused(conn, "RO010", without):
+        conn.execute(claim, {"id": id_, "token": uuid4()})
+    leased = lease(conn, id_)
+    with refused(conn, "RO010", without):
+        conn.execute(claim, {"id": id_, "token": uuid4()})
+    record(conn, leased, "not_sent", "queued", phase="connecting", status=None, counts=False, settled=True)
+    with refused(conn, "RO010", without):
+        conn.execute(claim, {"id": id_, "token": leased["lease_token"]})
+
+
+def test_nothing_succeeds_without_an_accepted_attempt_or_a_person(conn: psycopg.Connection) -> None:
+    done = "state = 'succeeded', finished_at = now(), response_status = 200"
+    id_ = operation_in(conn, "unresolved")
+    with refused(conn, "RO010", f"operation {id_} has no accepted attempt"):
+        conn.execute(f"update outbox.operation set {done} where id = {id_}")
+    conn.execute("select outbox.resolve(%s, 'succeeded', 'asked the provider')", [id_])
 
 
 def test_an_attempt_is_not_taken_away_from_its_operation(conn: psycopg.Connection) -> None:

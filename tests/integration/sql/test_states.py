@@ -75,6 +75,8 @@ IMPOSSIBLE: list[tuple[str, str, str]] = [
     ("succeeded", "response_status = null", "operation_succeeded_has_answer"),
     ("queued", "state = 'succeeded', finished_at = now(), next_attempt_at = null",
      "operation_succeeded_has_answer"),
+    ("queued", "state = 'succeeded', finished_at = now(), next_attempt_at = null, response_status = 200",
+     "operation_succeeded_was_sent"),
     ("queued", "attempt_count = -1", "operation_attempt_count_check"),
     ("queued", "attempt_count = attempt_number + 1", "operation_counts_no_attempt_twice"),
     ("queued", "repeat_count = -1", "operation_repeat_count_check"),
