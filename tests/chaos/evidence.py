@@ -79,6 +79,7 @@ class Evidence:
     executions: Mapping[Key, Sequence[Execution]]
     requests: Mapping[Key, Sequence[Request]]
     counts: Counts
+    impostor: Counts
     memory: Memory
     logs: Mapping[str, str]
 
@@ -150,6 +151,7 @@ def collect(stage: Stage, memory: Memory) -> Evidence:
         executions=_by_key(stage.api.ledger),
         requests=_by_key(stage.api.requests),
         counts=stage.api.counts(),
+        impostor=stage.impostor.counts(),
         memory=memory,
         logs={name: node.log.read_text(errors="replace") for name, node in stage.nodes.items()},
     )

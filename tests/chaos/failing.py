@@ -154,6 +154,17 @@ def _slowly(proxy_of: Callable[[Stage], Proxy], most: Callable[[Stage], float]) 
 
 
 @contextmanager
+def _api_is_an_impostor(stage: Stage, event: Event) -> Iterator[None]:  # noqa: ARG001  a Failure
+    stage.api_proxy.aim(stage.impostor.port)
+    stage.api_proxy.reset()
+    try:
+        yield
+    finally:
+        stage.api_proxy.aim(stage.api.port)
+        stage.api_proxy.reset()
+
+
+@contextmanager
 def _api_is_slow(stage: Stage, event: Event) -> Iterator[None]:
     stage.api.configure(faults={"latency_seconds": (0.0, stage.schedule.setup.slowest * event.level)})
     try:
@@ -215,6 +226,7 @@ FAILURES: Mapping[str, Mapping[str, Failure]] = {
         "reset": _of(_api, Proxy.reset, _nothing),
         "blackhole": _of(_api, Proxy.swallow, Proxy.heal),
         "delay": _slowly(_api, lambda stage: stage.schedule.setup.most_delay),
+        "impostor": _api_is_an_impostor,
         "slow": _api_is_slow,
     },
 }

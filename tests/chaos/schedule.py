@@ -134,6 +134,7 @@ ORGANS: Mapping[str, Organ] = {
             Kind("refuse", 2, (0.5, 3)),
             Kind("reset", 2),
             Kind("blackhole", 2, (0.5, 3)),
+            Kind("impostor", 1, (0.5, 3)),
             Kind("delay", 2, (1, 3)),
             Kind("slow", 3, (1, 4)),
             *(

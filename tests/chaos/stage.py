@@ -19,6 +19,7 @@ from tests.acceptance.workers import Redis, environment_of
 from tests.chaos.cast import Node
 from tests.chaos.proxies import Proxies, Proxy
 from tests.chaos.schedule import NODES, SETTLE, Schedule
+from tests.integration.http.raw_server import Certificate, make_certificate
 from tests.postgres import SCHEMA, folder_for_clusters
 from worker.embedded import FAST_AND_UNSAFE, EmbeddedPostgres
 from worker.errors import StoreUnavailable
@@ -56,6 +57,8 @@ class Stage:
     schedule: Schedule
     postgres: EmbeddedPostgres
     api: Sandbox
+    impostor: Sandbox
+    """In its place at times, with a certificate that nobody vouches for."""
     database_proxy: Proxy
     api_proxy: Proxy
     broker: Redis | None
@@ -98,27 +101,35 @@ def set_stage(schedule: Schedule, logs: Path | None = None) -> Iterator[Stage]:
     with ExitStack() as leave:
         folder = _folder(leave, logs)
         postgres = leave.enter_context(_postgres(leave))
-        api = leave.enter_context(Sandbox(_sandbox(schedule)))
+        certificate = make_certificate(folder, "127.0.0.1")
+        api = leave.enter_context(_api(_sandbox(schedule), certificate))
+        impostor = leave.enter_context(
+            _api(SandboxSettings(), make_certificate(_made(folder / "impostor"), "127.0.0.1"))
+        )
         proxies = leave.enter_context(Proxies())
         database_proxy = proxies.to("postgres", _port(postgres))
         api_proxy = proxies.to("api", api.port)
         broker = _broker(leave) if setup.broker == "redis" else None
         broker_proxy = proxies.to("broker", urlsplit(broker.url).port or 0) if broker else None
-        _furnish(postgres, f"http://127.0.0.1:{api_proxy.port}", setup.key_ttl)
-        environment = _environment(database_proxy, broker_proxy)
+        _furnish(postgres, f"https://127.0.0.1:{api_proxy.port}", setup.key_ttl)
+        environment = _environment(database_proxy, broker_proxy, certificate)
         nodes = {
             name: Node(name, pool, folder, environment) for name, pool in zip(NODES, setup.pools, strict=True)
         }
         for node in nodes.values():
             leave.callback(node.kill)
-        yield Stage(schedule, postgres, api, database_proxy, api_proxy, broker, broker_proxy, nodes)
+        yield Stage(schedule, postgres, api, impostor, database_proxy, api_proxy, broker, broker_proxy, nodes)
 
 
 def _folder(leave: ExitStack, logs: Path | None) -> Path:
     if logs is None:
         return Path(leave.enter_context(tempfile.TemporaryDirectory(prefix="ringonce-chaos-")))
-    logs.mkdir(parents=True, exist_ok=True)
-    return logs
+    return _made(logs)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _postgres(leave: ExitStack) -> EmbeddedPostgres:
@@ -131,6 +142,10 @@ def _postgres(leave: ExitStack) -> EmbeddedPostgres:
 
 def _port(postgres: EmbeddedPostgres) -> int:
     return urlsplit(postgres.tcp_url_of("postgres")).port or 0
+
+
+def _api(settings: SandboxSettings, certificate: Certificate) -> Sandbox:
+    return Sandbox(settings, certfile=certificate.file, keyfile=certificate.key)
 
 
 def _sandbox(schedule: Schedule) -> SandboxSettings:
@@ -167,9 +182,10 @@ def _furnish(postgres: EmbeddedPostgres, api_url: str, key_ttl: float) -> None:
         conn.execute(_ACCOUNT, ["limited", ACCOUNTS["limited"], api_url, MAX_IN_FLIGHT, RATE, BURST])
 
 
-def _environment(database: Proxy, broker: Proxy | None) -> dict[str, str]:
+def _environment(database: Proxy, broker: Proxy | None, certificate: Certificate) -> dict[str, str]:
     settings: dict[str, object] = {
         "BROKER_URL": f"redis://127.0.0.1:{broker.port}/0" if broker else "memory://",
+        "CA_FILE": certificate.file,
         "CONCURRENCY": 20,
         "LEASE_SLACK_SECONDS": LEASE_SLACK,
         "POLL_SECONDS": 0.5,

@@ -123,6 +123,11 @@ def _asked_for(evidence: Evidence) -> Found:
                 yield f"operation {row.id} was sent to {each.endpoint}, as request {each.number}", row
 
 
+def _nobody_else_is_told(evidence: Evidence) -> Found:
+    if evidence.impostor.requests:
+        yield f"an API without a valid certificate got {evidence.impostor.requests} requests", None
+
+
 def _claimed_first(evidence: Evidence) -> Found:
     for row in evidence.operations:
         may_have = [each for each in evidence.tries.get(row.id, ()) if each.verdict != "not_sent"]
@@ -202,6 +207,7 @@ RULES: Mapping[str, Callable[[Evidence], Found]] = {
     "outbox.conflict holds every conflict, and there is none": _conflicts_are_shown,
     "the outbox has what was committed, and nothing else": _remembered,
     "nothing is sent but what stands in the outbox": _asked_for,
+    "nothing is sent to whom nobody vouches for": _nobody_else_is_told,
     "nothing is sent without a claim": _claimed_first,
     "no two sends overlap, as far as can be seen": _apart,
     "limits hold over the fleet": _within_limits,
