@@ -3,9 +3,10 @@
     commands.py      how a command is found, and imported only when it is asked for
     refusals.py      what a refusal looks like: one line on standard error, exit status 2
     database.py      the connection that commands work on
+    parameters.py    what several commands take
     printing.py      tables for people, JSON for programs
     dossier.py       how one operation is shown to a person
-    demo, worker, sandbox, migrate, account, enqueue, reading, steering      the commands
+    demo, worker, sandbox, migrate, account, enqueue, reading, steering, history      the commands
 
 Decisions:
     2026-11-24: each command is imported when it is asked for. Celery, pydantic and starlette each take
@@ -40,6 +41,7 @@ ROOMS: Final = MappingProxyType(
         "resolve": Room("steering", "Settle an unresolved operation by what you found out."),
         "pause": Room("steering", "Stop claiming an account's operations, until it is resumed."),
         "resume": Room("steering", "Lift an account's pause, and whatever blocks workers have set on it."),
+        "history": Room("history", "Say whether commits may be lost; shut claims, or open them again."),
     }
 )
 """Every command, in the order of ``--help``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,21 +12,11 @@ import click
 
 from worker import producer
 from worker.cli.database import connected
+from worker.cli.parameters import zoned_time
 from worker.cli.printing import as_json, print_json
 from worker.errors import InvalidPayload
 
 __all__ = ["enqueue"]
-
-
-def _time(text: str) -> datetime:
-    """A time in ISO 8601. One without an offset is refused: here and on the server it may mean two things."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a time such as 2026-11-24T18:30:00+01:00.") from None
-    if at.tzinfo is None:
-        raise click.BadParameter(f"{text!r} says no offset: end it with Z for UTC, or with one like +01:00.")
-    return at
 
 
 EXAMPLES: Final = """\b
@@ -48,8 +37,10 @@ Examples:
 @click.option(
     "--priority", type=click.IntRange(0, 3), default=1, show_default=True, help="0 is the most urgent."
 )
-@click.option("--not-before", type=_time, metavar="TIME", help="No attempt starts earlier.")
-@click.option("--deadline", type=_time, metavar="TIME", help="No later attempt; else the endpoint's default.")
+@click.option("--not-before", type=zoned_time, metavar="TIME", help="No attempt starts earlier.")
+@click.option(
+    "--deadline", type=zoned_time, metavar="TIME", help="No later attempt; else the endpoint's default."
+)
 @click.option("--on-done", metavar="TASK", help="Name of a task of yours, kept with it.")
 @click.option("--traceparent", metavar="TEXT", help="W3C trace context, sent on with the call.")
 @as_json

@@ -8,8 +8,8 @@ import click
 
 from worker.cli.database import connected
 from worker.cli.dossier import print_contents, print_dossier
+from worker.cli.parameters import OPERATION_ID
 from worker.cli.printing import as_json, moment, print_json, print_table, span
-from worker.cli.steering import OPERATION_ID
 from worker.store import browse
 
 __all__ = ["show", "status"]

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import click
 
 from worker.cli.database import connected
+from worker.cli.parameters import OPERATION_ID, reason
 from worker.cli.printing import as_json, print_json
 from worker.operation import FINAL_STATES, State
 from worker.store import administration
 
-__all__ = ["OPERATION_ID", "cancel", "pause", "reissue", "resolve", "resume", "retry"]
-
-OPERATION_ID: Final = click.IntRange(1, 2**63 - 1)
-"""What Postgres' bigint can hold."""
+__all__ = ["cancel", "pause", "reissue", "resolve", "resume", "retry"]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-_reason = click.option("--reason", required=True, metavar="TEXT", help="Why: for whoever reads the audit.")
 _id = click.argument("operation_id", metavar="ID", type=OPERATION_ID)
 
 
 def _of_operation(command: Command) -> Command:
     """What commands on one operation have in common."""
-    return _id(_reason(as_json(command)))
+    return _id(reason(as_json(command)))
 
 
 def _of_account(command: Command) -> Command:
     """What commands on one account have in common."""
-    return click.argument("account")(_reason(as_json(command)))
+    return click.argument("account")(reason(as_json(command)))
 
 
 @click.command(epilog="\b\nExample:\n  ringonce cancel 42 --reason 'the customer called back'")
@@ -77,7 +74,7 @@ def reissue(*, operation_id: int, reason: str, as_json: bool) -> None:
 @click.command(epilog="\b\nExample:\n  ringonce resolve 42 succeeded --reason 'voice_id 77 in their portal'")
 @_id
 @click.argument("outcome", type=click.Choice([state.value for state in State if state in FINAL_STATES]))
-@_reason
+@reason
 @as_json
 def resolve(*, operation_id: int, outcome: str, reason: str, as_json: bool) -> None:
     """Settle an unresolved operation by what you found out.
@@ -104,7 +101,10 @@ def pause(*, account: str, reason: str, as_json: bool) -> None:
 @click.command(epilog="\b\nExample:\n  ringonce resume default --reason 'caller id put right'")
 @_of_account
 def resume(*, account: str, reason: str, as_json: bool) -> None:
-    """Lift an account's pause, and whatever blocks workers have set on it."""
+    """Lift an account's pause, and whatever blocks workers have set on it.
+
+    What was put off before still waits for its next attempt: `ringonce show` tells when that is.
+    """
     with connected(needs="the role outbox_admin") as conn:
         administration.resume(conn, account, reason)
     _say_of_account(account, "resumed", as_json=as_json)

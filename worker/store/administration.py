@@ -7,6 +7,7 @@ decided in Postgres alone; here its refusals become exceptions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NoReturn
 
 import psycopg
@@ -15,6 +16,7 @@ from psycopg.rows import TupleRow
 
 from worker.errors import (
     ClaimsShut,
+    InvalidTime,
     OperationNotFound,
     RingonceError,
     SettingsError,
@@ -26,10 +28,14 @@ from worker.store.statements import statement
 
 __all__ = [
     "NO_LIMIT",
+    "Doubt",
     "Reissue",
     "add_account",
+    "adopt_history",
     "cancel",
     "change_account",
+    "confirm_history",
+    "doubt_history",
     "pause",
     "reissue",
     "resolve",
@@ -42,6 +48,7 @@ NO_LIMIT: Final = 0
 
 _REFUSALS: Final[dict[str, type[RingonceError]]] = {
     "RO002": UnknownAccount,
+    "RO006": InvalidTime,
     "RO008": OperationNotFound,
     "RO009": StateConflict,
     "RO012": ClaimsShut,
@@ -79,6 +86,15 @@ class Reissue:
 
     id: int
     idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """How many operations the adoption of a history put in doubt."""
+
+    count: int
+    unresolved_count: int
+    """Those among them that their keys protect no longer: nothing more is sent."""
 
 
 def cancel(conn: Connection[TupleRow], operation_id: int, reason: str) -> State:
@@ -139,6 +155,36 @@ def resume(conn: Connection[TupleRow], account: str, reason: str) -> None:
         StateConflict: there is no reason.
     """
     _one(conn, "resume", account=account, reason=reason)
+
+
+def doubt_history(conn: Connection[TupleRow], reason: str) -> None:
+    """Claim nothing, in the whole fleet, until a person adopts or confirms the history.
+
+    Raises:
+        StateConflict: there is no reason.
+    """
+    _one(conn, "doubt_history", reason=reason)
+
+
+def adopt_history(conn: Connection[TupleRow], lost_since: datetime, reason: str) -> Doubt:
+    """Put in doubt whatever may have been sent since *lost_since* without a record, and open claims.
+
+    Waits for the claims under way. A million waiting operations take a minute or two.
+
+    Raises:
+        StateConflict: nothing happened that there is to adopt, or there is no reason.
+        InvalidTime: it lies before the outbox was made, or after workers noted the history last.
+    """
+    return Doubt(*_one(conn, "adopt_history", lost_since=lost_since, reason=reason))
+
+
+def confirm_history(conn: Connection[TupleRow], reason: str) -> None:
+    """Open claims and put nothing in doubt: whoever gives the *reason* vouches that no claim was lost.
+
+    Raises:
+        StateConflict: nothing happened that there is to confirm, or there is no reason.
+    """
+    _one(conn, "confirm_history", reason=reason)
 
 
 def add_account(conn: Connection[TupleRow], name: str, app_id: str) -> bool:

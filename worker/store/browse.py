@@ -24,11 +24,13 @@ __all__ = [
     "Contents",
     "Count",
     "Dossier",
+    "History",
     "OperationOnRecord",
     "Throttle",
     "accounts",
     "contents",
     "dossier",
+    "history",
     "status",
     "throttles",
 ]
@@ -80,6 +82,25 @@ class Throttle:
     endpoint: str
     blocked_until: datetime
     blocked_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The history of the database that claims are made in (the row of ``outbox.history``)."""
+
+    shut: str | None
+    """Why nothing is claimed; None: claims are open."""
+    doubted_at: datetime | None
+    """When a worker or a person shut them; None: cluster and timeline tell, or they are open."""
+    noted_at: datetime
+    """When workers last noted it: a promotion loses nothing that was committed before."""
+    adopted_at: datetime
+    timeline: str
+    """The one claims were made in."""
+    tolerated_loss: timedelta | None
+    """Workers adopt a new timeline by themselves if *noted_at* is no longer ago; None: never."""
+    seen_at: datetime
+    """Postgres' clock when it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +225,12 @@ def accounts(conn: Connection[TupleRow], name: str | None = None) -> list[Accoun
 def throttles(conn: Connection[TupleRow]) -> list[Throttle]:
     """The endpoints that workers have stopped, account by account."""
     return [Throttle(**row) for row in _rows(conn, "throttles")]
+
+
+def history(conn: Connection[TupleRow]) -> History:
+    """Whether claims are open, and if not, why."""
+    [row] = _rows(conn, "history")
+    return History(**row)
 
 
 def dossier(conn: Connection[TupleRow], operation_id: int) -> Dossier:

@@ -104,6 +104,10 @@ COMMANDS_ON_THE_DATABASE = [
     ["resolve", "1", "failed", "--reason", "x"],
     ["pause", "default", "--reason", "x"],
     ["resume", "default", "--reason", "x"],
+    ["history", "show"],
+    ["history", "doubt", "--reason", "x"],
+    ["history", "adopt", "--lost-since", "2026-11-24T02:00:00Z", "--reason", "x"],
+    ["history", "confirm", "--reason", "x"],
 ]
 
 
