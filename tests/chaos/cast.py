@@ -14,9 +14,10 @@ from pathlib import Path
 
 import psutil
 
-EXCUSES = ("Postgres cannot be reached", "Could not start worker processes")
+EXCUSES = ("Postgres cannot be reached", "Could not start worker processes", "in get_process_queues")
 """With these a worker may end by itself, and whoever supervises it tries again: the first if Postgres is away
-when it starts; the second, Celery's, if one of its children was killed before it reached its broker."""
+when it starts; the second, Celery's, if one of its children was killed before it reached its broker; the
+third, Celery's too (its issue 6052), if that happened in the moment in which the broker hung up."""
 GOOD_ENDS = (0, -signal.SIGTERM)
 """The second: told to stop before Celery was there to be told."""
 STOP_SECONDS = 45.0

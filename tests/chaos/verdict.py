@@ -19,6 +19,7 @@ HARMLESS = (
     r"redis\.exceptions\.(ConnectionError|TimeoutError|BusyLoadingError)\b",
     r"billiard\.exceptions\.WorkerLostError: Worker exited prematurely: signal 9 ",
     r"billiard\.exceptions\.WorkerLostError: Could not start worker processes",  # see cast.EXCUSES
+    r"StopIteration$",  # see there
     r"billiard\.einfo\.ExceptionWithTraceback: $",
 )
 """Tracebacks that are no defect of ours, by the beginning of their last line: Celery tells so of a broker
