@@ -77,17 +77,22 @@ def account() -> None:
 @as_json
 def set_(*, name: str, app_id: str | None, rate: float | None, as_json: bool, **changes: Any) -> None:  # noqa: ANN401 - click's
     """Add the account NAME, or change what is given of it."""
+    changes |= {"app_id": app_id, "rate_per_second": rate}
     with connected(needs="the role outbox_admin") as conn, conn.transaction():
         added = app_id is not None and administration.add_account(conn, name, app_id)
+        before = browse.accounts(conn, name)
         try:
-            administration.change_account(conn, name, app_id=app_id, rate_per_second=rate, **changes)
+            administration.change_account(conn, name, **changes)
         except UnknownAccount as error:
             raise UnknownAccount(f"{error} yet: give its --app-id") from error
         account = browse.accounts(conn, name)[0]
+    changed = any(getattr(before[0], each) != getattr(account, each) for each in changes)
     if as_json:
-        print_json({"added": added, **asdict(account)})
-    else:
+        print_json({"added": added, "changed": changed, **asdict(account)})
+    elif added or changed:
         click.echo(f"account {name} {'added' if added else 'changed'}")
+    else:
+        click.echo(f"account {name} is that already: nothing was changed")
 
 
 @account.command("list", epilog=EXAMPLES)

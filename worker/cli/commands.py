@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from worker.cli.refusals import refusal_of
+from worker.cli.refusals import PREFIX, refusal_of
 from worker.errors import SettingsError
 
 __all__ = ["Commands", "Room"]
 
 REFUSED: Final = 2
 """Exit status of every refusal, as of a bad option."""
+UNWRITTEN: Final = 1
+"""Exit status when the output could not be written; what was asked for may be done."""
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells report it."""
 
@@ -79,8 +83,10 @@ class Commands(click.Group):
         prog_name: str | None = None,
         **extra: Any,  # noqa: ANN401 - click's
     ) -> None:
-        """Run and exit: 0, 2 after a refusal, 130 after Ctrl-C, 1 when the reader of the output went away."""
+        """Run and exit: 0, 2 after a refusal, 130 after Ctrl-C, 1 when nobody takes the output."""
         extra["standalone_mode"] = False
+        if sys.stdout is None:  # whoever started this has closed it: nobody wants to read anything
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
         try:
             status = super().main(args, prog_name, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -89,8 +95,23 @@ class Commands(click.Group):
         except click.Abort:
             status = INTERRUPTED
         except (Exception, SystemExit) as error:
+            if isinstance(error, OSError) and _give_up_output():
+                click.echo(f"{PREFIX}the output cannot be written: {error.strerror}", err=True)
+                sys.exit(UNWRITTEN)
             if (line := refusal_of(error)) is None:
                 raise
             click.echo(line, err=True)
             status = REFUSED
         sys.exit(status)
+
+
+def _give_up_output() -> bool:
+    """Whether standard output takes nothing any more; then what it still holds is dropped."""
+    try:
+        sys.stdout.write("\n")  # not only a flush: nothing is left to flush where Python does not buffer
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # else it fails once more when Python ends
+        return True
+    return False

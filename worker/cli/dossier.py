@@ -7,6 +7,7 @@ import json
 import click
 
 from worker.cli.printing import ago, moment, print_facts, print_table, span, visible
+from worker.operation import FINAL_STATES
 from worker.store.browse import ActionOnRecord, AttemptOnRecord, Contents, Dossier, OperationOnRecord
 
 __all__ = ["print_contents", "print_dossier"]
@@ -16,7 +17,7 @@ def print_dossier(dossier: Dossier) -> None:
     """Print the operation, its attempts and what administrators did to it."""
     operation = dossier.operation
     click.echo(f"operation {operation.id} is {operation.state}")
-    print_facts(_request(operation) + _course(operation) + _result(operation))
+    print_facts(_request(operation) + _course(operation, len(dossier.attempts)) + _result(operation))
     if dossier.attempts:
         click.echo()
         print_table(
@@ -57,21 +58,35 @@ def _request(operation: OperationOnRecord) -> list[tuple[str, object]]:
     ]
 
 
-def _course(operation: OperationOnRecord) -> list[tuple[str, object]]:
+def _course(operation: OperationOnRecord, made_count: int) -> list[tuple[str, object]]:
     now = operation.seen_at
+    lease = operation.leased_by and f"{operation.leased_by}, until {moment(operation.lease_expires_at)}"
     return [
         ("enqueued", f"{ago(operation.created_at, now)}, by {operation.enqueued_by}"),
         ("next attempt", ago(operation.next_attempt_at, now)),
         ("deadline", ago(operation.deadline_at, now)),
-        ("attempts", f"{operation.attempt_count} of {operation.max_attempts} counted"),
-        (
-            "leased by",
-            operation.leased_by and f"{operation.leased_by}, until {moment(operation.lease_expires_at)}",
-        ),
+        ("attempts", _attempts(operation, made_count)),
+        ("leased by", lease),
+        *([] if operation.state in FINAL_STATES else _doubt(operation)),
+        ("finished", ago(operation.finished_at, now)),
+    ]
+
+
+def _attempts(operation: OperationOnRecord, made_count: int) -> str:
+    """How many were made; those that were given back, or made before a retry, use nothing up."""
+    count, most = operation.attempt_count, operation.max_attempts
+    if made_count == count:
+        return f"{count}, of at most {most}"
+    return f"{made_count}; {count} of them count, of at most {most}"
+
+
+def _doubt(operation: OperationOnRecord) -> list[tuple[str, object]]:
+    """What matters for as long as it may be sent again."""
+    now = operation.seen_at
+    return [
         ("in doubt since", ago(operation.first_sent_at, now)),
         ("key protects", _window(operation)),
         ("API settles", ago(operation.settles_at, now)),
-        ("finished", ago(operation.finished_at, now)),
     ]
 
 

@@ -66,6 +66,17 @@ def test_an_account_is_added_changed_and_listed(ringonce: Ringonce) -> None:
     assert row.split() == ["default", "app", "https://api.enablex.io", "any", "2.5/s", "9", "allowed"]
 
 
+@pytest.mark.parametrize("options", [[], ["--app-id", "app"], ["--rate", "none", "--burst", "none"]])
+def test_an_account_that_is_as_it_is_wanted_is_said_to_be(
+    ringonce: Ringonce, account: str, options: list[str]
+) -> None:
+    told = said(ringonce("account", "set", account, *options))
+    assert told == "account default is that already: nothing was changed\n"
+    listed = printed(ringonce("account", "set", account, *options, "--json"))
+    assert (listed["added"], listed["changed"]) == (False, False)
+    assert printed(ringonce("account", "set", account, "--rate", 5, "--json"))["changed"] is True
+
+
 def test_a_limit_of_none_takes_it_away(ringonce: Ringonce, account: str) -> None:
     assert printed(ringonce("account", "set", account, "--rate", 5, "--json"))["rate_per_second"] == 5
     assert printed(ringonce("account", "set", account, "--rate", "none", "--json"))["rate_per_second"] is None

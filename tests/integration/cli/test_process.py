@@ -98,10 +98,11 @@ def test_help_imports_none_of_what_only_commands_need() -> None:
     assert [name for name in modules if name.startswith("worker.cli.")] != []
 
 
-def test_a_command_whose_packages_are_missing_says_how_to_get_them() -> None:
+@pytest.mark.parametrize("arguments", [["sandbox"], ["sandbox", "--help"], ["demo", "--help"]], ids=" ".join)
+def test_a_command_whose_packages_are_missing_says_how_to_get_them(arguments: list[str]) -> None:
     program = "import sys; sys.modules['starlette'] = None; from worker.cli import main; main()"
     ran = subprocess.run(
-        [sys.executable, "-c", program, "sandbox"],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -109,7 +110,7 @@ def test_a_command_whose_packages_are_missing_says_how_to_get_them() -> None:
     )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "ringonce: `ringonce sandbox` needs starlette, which is not installed:"
+        f"ringonce: `ringonce {arguments[0]}` needs starlette, which is not installed:"
         " pip install 'ringonce[sandbox,embedded]'\n"
     )
 
@@ -135,6 +136,50 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_word(
         process.stdout.close()
         process.stdout = None
         assert ended(process)[::2] == (1, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["status"], ["show", "1"], ["enqueue", "sms.send", "{}"], ["--help"]])
+def test_output_that_cannot_be_written_is_said_in_one_line(
+    tmp_path: Path,
+    environment: dict[str, str],
+    conn: psycopg.Connection,
+    arguments: list[str],
+    unbuffered: str,
+) -> None:
+    conn.execute("insert into outbox.account (name, app_id) values ('default', 'app')")
+    conn.execute("select outbox.enqueue('voice.call', '{}')")
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [SCRIPT, *arguments],
+            cwd=tmp_path,
+            env=environment | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    line = "ringonce: the output cannot be written: No space left on device\n"
+    assert (ran.returncode, ran.stderr) == (1, line)
+
+
+@pytest.mark.parametrize("arguments", ["status", "show 1"])
+def test_a_command_whose_output_was_closed_beforehand_does_its_work_all_the_same(
+    tmp_path: Path, environment: dict[str, str], conn: psycopg.Connection, arguments: str
+) -> None:
+    conn.execute("insert into outbox.account (name, app_id) values ('default', 'app')")
+    conn.execute("select outbox.enqueue('voice.call', '{}')")
+    ran = subprocess.run(
+        ["/bin/sh", "-c", f'"$0" {arguments} >&-', SCRIPT],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_ctrl_c_ends_a_command_with_130_and_what_it_waited_for_is_not_done(

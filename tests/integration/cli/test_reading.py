@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
 from tests.integration.cli.running import KEY, PAYLOAD, Ringonce, printed, said
 
@@ -40,9 +41,31 @@ def test_show_tells_an_administrator_what_there_is_to_decide(
     assert shown.startswith(f"operation {operation} is unresolved\n")
     assert f"  key             {KEY}\n" in shown
     assert ", 22 h 50 min left\n" in shown
-    assert "attempts        1 of 20 counted\n" in shown
+    assert "  attempts        1, of at most 20\n" in shown
+    assert "  in doubt since  " in shown
     attempt = next(line for line in shown.splitlines() if "ambiguous" in line)
     assert attempt.split()[3:] == ["30", "s", "ambiguous", "sent", "perhaps", "read", "timeout"]
+
+
+def test_show_tells_attempts_that_were_made_from_those_that_count(
+    ringonce: Ringonce, operation: int, conn: psycopg.Connection
+) -> None:
+    assert "  attempts      0, of at most 20\n" in said(ringonce("show", operation))
+    in_doubt(conn, operation)
+    conn.execute("update outbox.operation set attempt_count = 0")  # as a retry does, or a 429
+    assert "  attempts        1; 0 of them count, of at most 20\n" in said(ringonce("show", operation))
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_show_speaks_of_no_doubt_and_no_key_once_an_operation_is_final(
+    ringonce: Ringonce, operation: int, conn: psycopg.Connection, outcome: str
+) -> None:
+    in_doubt(conn, operation)
+    said(ringonce("resolve", operation, outcome, "--reason", "asked them"))
+    shown = said(ringonce("show", operation))
+    assert shown.startswith(f"operation {operation} is {outcome}\n")
+    assert [word for word in ("in doubt since", "key protects", "API settles") if word in shown] == []
+    assert "  finished " in shown
 
 
 def test_show_says_for_how_long_a_key_has_protected_no_longer(
@@ -61,8 +84,15 @@ def test_show_tells_who_did_what_and_why(ringonce: Ringonce, operation: int) -> 
 def test_what_an_operation_says_is_shown_only_when_asked_for(
     ringonce: Ringonce, operation: int, conn: psycopg.Connection
 ) -> None:
+    in_doubt(conn, operation)
     conn.execute(
-        "update outbox.operation set state = 'succeeded', next_attempt_at = null, finished_at = now(),"
+        "insert into outbox.attempt (operation_id, number, lease_token, leased_by, started_at,"
+        " finished_at, recorded, verdict, phase, status)"
+        " values (%s, 2, gen_random_uuid(), 'here/1', now(), now(), true, 'accepted', 'answered', 200)",
+        [operation],
+    )
+    conn.execute(
+        "update outbox.operation set state = 'succeeded', attempt_number = 2, finished_at = now(),"
         ' response_status = 200, response_headers = \'[["X-Id", "7"]]\', response_body = %s',
         [b'{"result":0,"job":"\x1b[2J"}\xff'],
     )
