@@ -1,0 +1,84 @@
+"""SIGTERM to a worker with 500 calls in flight: every answer is waited for, and nothing new begins."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.acceptance.delivering import Node, enqueue, executed_once_each, furnish, node, states
+from tests.postgres import Database
+from tests.waiting import until
+from worker.sandbox import Faults, Sandbox, SandboxSettings, Step
+
+IN_FLIGHT = 500
+BACKLOG = 4000
+LATENCY = 0.2
+"""Seconds that the API takes for a call."""
+CALL_DEADLINE = 5.0
+"""Seconds. Five hundred answers at once keep a busy machine busy for more than one."""
+API = SandboxSettings(faults=Faults(latency_seconds=(LATENCY, LATENCY)))
+BEGUN = """
+    select count(*) from outbox.operation
+     where state = 'queued' and (attempt_number > 0 or first_sent_at is not null)
+"""
+
+pools = pytest.mark.parametrize("pool", ["prefork", "threads"])
+
+
+@pytest.fixture
+def api(conn: psycopg.Connection) -> Iterator[Sandbox]:
+    with Sandbox(API) as api:
+        furnish(conn, api)
+        conn.execute("update outbox.endpoint set call_deadline = %s", [timedelta(seconds=CALL_DEADLINE)])
+        enqueue(conn, BACKLOG)
+        yield api
+
+
+def stops_in_time(running: Node) -> None:
+    """SIGTERM: it ends well, as soon as its calls can have ended."""
+    told_at = time.monotonic()
+    assert running.stop(within=CALL_DEADLINE + 10) == 0
+    assert time.monotonic() - told_at < CALL_DEADLINE + 2
+
+
+def nothing_is_in_doubt(api: Sandbox, conn: psycopg.Connection) -> None:
+    """Every attempt got its answer; what was not sent was never begun."""
+    verdicts = conn.execute("select distinct verdict::text from outbox.attempt").fetchall()
+    assert verdicts == [("accepted",)]
+    assert states(conn).keys() == {"succeeded", "queued"}
+    assert conn.execute(BEGUN).fetchone() == (0,)
+    executed_once_each(api, conn)
+
+
+@pools
+def test_five_hundred_calls_in_flight_are_waited_for(
+    pool: str, api: Sandbox, database: Database, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    """However slow the machine: the API keeps its answers until all of them are in, and 200 ms longer."""
+    api.script([Step(latency_seconds=60)] * IN_FLIGHT)
+    with node(database.url, "-c", "1", "--pool", pool, folder=tmp_path, CONCURRENCY=IN_FLIGHT) as running:
+        until(lambda: api.counts().in_progress == IN_FLIGHT, within=30, told=api.counts)
+        answering = threading.Timer(LATENCY, api.hurry)
+        answering.start()
+        stops_in_time(running)
+        answering.join()
+    nothing_is_in_doubt(api, conn)
+    assert states(conn) == {"succeeded": IN_FLIGHT, "queued": BACKLOG - IN_FLIGHT}
+
+
+@pools
+def test_a_stop_in_full_flow_leaves_no_doubt(
+    pool: str, api: Sandbox, database: Database, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    """While it claims, calls and records all at once."""
+    with node(database.url, "-c", "1", "--pool", pool, folder=tmp_path, CONCURRENCY=IN_FLIGHT) as running:
+        until(lambda: api.counts().executions > IN_FLIGHT, within=30, told=api.counts)
+        until(lambda: api.counts().in_progress > 100, within=30, told=api.counts)
+        stops_in_time(running)
+    nothing_is_in_doubt(api, conn)
