@@ -73,11 +73,12 @@ def test_five_hundred_calls_in_flight_are_waited_for(
 
 
 @pools
-def test_a_stop_in_full_flow_leaves_no_doubt(
+def test_two_drains_in_full_flow_stop_without_a_doubt(
     pool: str, api: Sandbox, database: Database, conn: psycopg.Connection, tmp_path: Path
 ) -> None:
     """While it claims, calls and records all at once."""
-    with node(database.url, "-c", "1", "--pool", pool, folder=tmp_path, CONCURRENCY=IN_FLIGHT) as running:
+    settings = {"CONCURRENCY": IN_FLIGHT // 2}
+    with node(database.url, "-c", "2", "--pool", pool, folder=tmp_path, **settings) as running:
         until(lambda: api.counts().executions > IN_FLIGHT, within=30, told=api.counts)
         until(lambda: api.counts().in_progress > 100, within=30, told=api.counts)
         stops_in_time(running)
