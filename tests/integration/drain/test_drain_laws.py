@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
-import psycopg
 import pytest
 from psycopg.rows import dict_row
 
@@ -21,7 +18,7 @@ from worker.operation import State, Verdict
 from worker.sandbox import Fault, Sandbox, Step
 from worker.stopwatch import Stopwatch
 
-ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{"result": 0, "job_id": "j-1"}'
+ANSWER = b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 30\r\n\r\n{"result": 0, "job_id": "j-1"}'
 SEEN = """
     select o.state::text, o.lease_expires_at > clock_timestamp() as leased, a.number, a.verdict::text,
            a.finished_at
@@ -29,42 +26,41 @@ SEEN = """
      where o.idempotency_key = %s"""
 
 
-@dataclass
-class Witness:
-    """An API that looks into the database, through a connection of its own, the moment a request arrives."""
+@asynccontextmanager
+async def api_that(looks_at: Callable[[bytes], Awaitable[None]]) -> AsyncIterator[str]:
+    """The URL of an API that looks at the head of each request, and then accepts it."""
 
-    conn: psycopg.AsyncConnection
-    seen: list[list[dict[str, Any]]] = field(default_factory=list)
-    port: int = 0
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await looks_at(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(ANSWER)
+            await writer.drain()
+        finally:
+            writer.close()
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        key = re.search(rb"(?i)idempotency-key: (\S+)", head)
-        assert key is not None
-        async with self.conn.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(SEEN, [key[1].decode()])
-            self.seen.append(await cursor.fetchall())
-        writer.write(ANSWER)
-        await writer.drain()
-        writer.close()
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        async with await asyncio.start_server(self.answer, "127.0.0.1", 0) as server:
-            self.port = server.sockets[0].getsockname()[1]
-            yield
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_law_1_no_request_leaves_before_its_claim_is_committed(
     outbox: Outbox, database: Database, aconnect: AsyncConnect
 ) -> None:
-    witness = Witness(await aconnect())
-    async with witness.listening(), open_test_house(database, concurrency=1) as house:
-        outbox.change("account", "default", base_url=f"http://127.0.0.1:{witness.port}")
+    conn = await aconnect()
+    seen = []
+
+    async def look_into_the_database(head: bytes) -> None:
+        key = re.search(rb"(?i)idempotency-key: (\S+)", head)
+        assert key is not None
+        async with conn.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(SEEN, [key[1].decode()])
+            seen.append(await cursor.fetchall())
+
+    async with api_that(look_into_the_database) as url, open_test_house(database, concurrency=1) as house:
+        outbox.change("account", "default", base_url=url)
         outbox.enqueue_each(3)
         counts = await drained(house)
     open_attempt = {"state": "in_flight", "leased": True, "number": 1, "verdict": None, "finished_at": None}
-    assert witness.seen == [[open_attempt]] * 3
+    assert seen == [[open_attempt]] * 3
     assert counts.states == {State.SUCCEEDED: 3}
 
 
@@ -180,19 +176,15 @@ async def test_the_fleet_never_exceeds_an_accounts_in_flight_limit_as_the_api_se
     outbox.change("account", "default", max_in_flight=3)
     running, most, served = 0, 0, 0
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def count(_head: bytes) -> None:
         nonlocal running, most, served
-        await reader.readuntil(b"\r\n\r\n")
         running, served = running + 1, served + 1
         most = max(most, running)
         await asyncio.sleep(0.005)
         running -= 1
-        writer.write(ANSWER)
-        await writer.drain()
-        writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        outbox.change("account", "default", base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with api_that(count) as url:
+        outbox.change("account", "default", base_url=url)
         outbox.enqueue_each(40)
         async with open_test_house(database) as here, open_test_house(database) as there:
             await asyncio.gather(drained(here), drained(there))
