@@ -20,8 +20,8 @@ IN_FLIGHT = 500
 BACKLOG = 4000
 LATENCY = 0.2
 """Seconds that the API takes for a call."""
-CALL_DEADLINE = 5.0
-"""Seconds. Five hundred answers at once keep a busy machine busy for more than one."""
+CALL_DEADLINE = 20.0
+"""Seconds. Beside other work, two cores took more than five for five hundred calls at once."""
 API = SandboxSettings(faults=Faults(latency_seconds=(LATENCY, LATENCY)))
 BEGUN = """
     select count(*) from outbox.operation
@@ -63,7 +63,7 @@ def test_five_hundred_calls_in_flight_are_waited_for(
     """However slow the machine: the API keeps its answers until all of them are in, and 200 ms longer."""
     api.script([Step(latency_seconds=60)] * IN_FLIGHT)
     with node(database.url, "-c", "1", "--pool", pool, folder=tmp_path, CONCURRENCY=IN_FLIGHT) as running:
-        until(lambda: api.counts().in_progress == IN_FLIGHT, within=30, told=api.counts)
+        until(lambda: api.counts().in_progress == IN_FLIGHT, within=60, told=api.counts)
         answering = threading.Timer(LATENCY, api.hurry)
         answering.start()
         stops_in_time(running)
@@ -79,7 +79,7 @@ def test_two_drains_in_full_flow_stop_without_a_doubt(
     """While it claims, calls and records all at once."""
     settings = {"CONCURRENCY": IN_FLIGHT // 2}
     with node(database.url, "-c", "2", "--pool", pool, folder=tmp_path, **settings) as running:
-        until(lambda: api.counts().executions > IN_FLIGHT, within=30, told=api.counts)
-        until(lambda: api.counts().in_progress > 100, within=30, told=api.counts)
+        until(lambda: api.counts().executions > IN_FLIGHT, within=60, told=api.counts)
+        until(lambda: api.counts().in_progress > 100, within=60, told=api.counts)
         stops_in_time(running)
     nothing_is_in_doubt(api, conn)
