@@ -13,6 +13,8 @@ from worker.cli import ROOMS
 from worker.observe import LEVELS, Event
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
+TESTS = Path(__file__).parents[1]
+HEADS = ("assumed |", "not promised |")
 
 
 def snippet(name: str) -> str:
@@ -47,6 +49,18 @@ def test_every_event_is_listed_under_its_level() -> None:
     listed = re.findall(r"^- ([A-Z]+) \([^)]+\): (.*)$", README, re.MULTILINE)
     levels = {event: level for level, events in listed for event in re.findall(r"`(\w+)`", events)}
     assert levels == {event.value: logging.getLevelName(LEVELS.get(event, logging.INFO)) for event in Event}
+
+
+def test_every_promise_and_every_limit_names_a_test_that_exists() -> None:
+    page = README.partition("\n## What is promised\n")[2].partition("\n## ")[0]
+    laws = re.split(r"^\d+\. (?=\*\*)", page.partition("\n| assumed")[0], flags=re.MULTILINE)[1:]
+    rows = [row for row in re.findall(r"^\| (.*) \|$", page, re.MULTILINE) if not row.startswith(HEADS)]
+    assert (len(laws), len(rows)) == (11, 8)
+    assert [each for each in (*laws, *rows) if "`test_" not in each] == []
+    there = {
+        name for file in TESTS.rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert set(re.findall(r"`(test_\w+)`", page)) - there == set()
 
 
 def test_every_function_and_view_that_it_names_exists(conn: psycopg.Connection) -> None:
