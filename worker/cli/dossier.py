@@ -76,8 +76,8 @@ def _attempts(operation: OperationOnRecord, made_count: int) -> str:
     """How many were made; those that were given back, or made before a retry, use nothing up."""
     count, most = operation.attempt_count, operation.max_attempts
     if made_count == count:
-        return f"{count}, of at most {most}"
-    return f"{made_count}; {count} of them count, of at most {most}"
+        return f"{count} of at most {most}"
+    return f"{made_count} made; counted: {count} of at most {most}"
 
 
 def _doubt(operation: OperationOnRecord) -> list[tuple[str, object]]:

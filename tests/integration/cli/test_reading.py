@@ -41,7 +41,7 @@ def test_show_tells_an_administrator_what_there_is_to_decide(
     assert shown.startswith(f"operation {operation} is unresolved\n")
     assert f"  key             {KEY}\n" in shown
     assert ", 22 h 50 min left\n" in shown
-    assert "  attempts        1, of at most 20\n" in shown
+    assert "  attempts        1 of at most 20\n" in shown
     assert "  in doubt since  " in shown
     attempt = next(line for line in shown.splitlines() if "ambiguous" in line)
     assert attempt.split()[3:] == ["30", "s", "ambiguous", "sent", "perhaps", "read", "timeout"]
@@ -50,10 +50,10 @@ def test_show_tells_an_administrator_what_there_is_to_decide(
 def test_show_tells_attempts_that_were_made_from_those_that_count(
     ringonce: Ringonce, operation: int, conn: psycopg.Connection
 ) -> None:
-    assert "  attempts      0, of at most 20\n" in said(ringonce("show", operation))
+    assert "  attempts      0 of at most 20\n" in said(ringonce("show", operation))
     in_doubt(conn, operation)
     conn.execute("update outbox.operation set attempt_count = 0")  # as a retry does, or a 429
-    assert "  attempts        1; 0 of them count, of at most 20\n" in said(ringonce("show", operation))
+    assert "  attempts        1 made; counted: 0 of at most 20\n" in said(ringonce("show", operation))
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
