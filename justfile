@@ -19,6 +19,10 @@ lint:
     uv run mypy
     uv run lint-imports --no-logo
 
+# Break what decides about retries in every small way, and see that a test notices
+mutate:
+    uv run --group mutation python -m tests.mutants.lines
+
 # Put the code into the one form, and mend what ruff can mend
 format:
     uv run ruff check --fix

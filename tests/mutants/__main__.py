@@ -1,0 +1,59 @@
+"""Break every law on purpose, one after the other, and see that its own tests and the model or chaos notice.
+
+    python -m tests.mutants            all of them, some forty minutes
+    python -m tests.mutants 2 8        those of laws 2 and 8
+
+Each patch is applied to a copy of the tree, which is gone afterwards. First the same checks are run on a copy
+that nothing was done to, where they must find nothing. Ends with 0 if there they found nothing, and
+everywhere else the law's own tests and the great test both did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tests.mutants.patches import Mutant, mutants
+from tests.mutants.trial import Finding, control, try_mutant
+
+
+def main() -> int:
+    """Try the mutants asked for; 0 if all were caught, and nothing else was."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("laws", metavar="LAW", type=int, nargs="*", help="only of these laws")
+    parser.add_argument("--only", metavar="NAME", default="", help="only patches with this in their name")
+    options = parser.parse_args()
+    chosen = [
+        each
+        for each in mutants()
+        if (not options.laws or each.law in options.laws) and options.only in each.name
+    ]
+    if not chosen:
+        parser.error("there is no such patch")
+    false_alarms = [_say("nothing broken", finding) for finding in control(chosen)]
+    survivors = [each for each in chosen if not _is_caught(each)]
+    _print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
+    for survivor in survivors:
+        _print(f"NOT CAUGHT by both: {survivor.name}: {survivor.breaks}")
+    if any(false_alarms):
+        _print("FALSE ALARM: something was found where nothing is broken")
+    return int(bool(survivors) or any(false_alarms))
+
+
+def _is_caught(mutant: Mutant) -> bool:
+    found: Sequence[bool] = [_say(mutant.name, finding) for finding in try_mutant(mutant)]
+    return all(found)
+
+
+def _say(name: str, finding: Finding) -> bool:
+    _print(f"{name:24} {finding.check:16} {finding.seconds:4.0f} s  {finding.what or 'nothing found'}")
+    return finding.what is not None
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201  this is a program
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""One trial: a copy of the tree, a law broken in it, and what its tests say to that."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.mutants.patches import ROOT, Mutant
+
+TURNS: Final = 3
+"""How often the model or chaos may play, each time another game, until it notices."""
+CHAOS_SECONDS: Final = 60
+PATIENCE: Final = 600.0
+"""For one check, in seconds. One that takes longer has found nothing."""
+LAST_CALL: Final = 60.0
+"""For a check that was told to end, to take its workers and its Postgres with it."""
+MODEL: Final = ("tests/integration/test_model.py",)
+FAILED: Final = re.compile(r"^FAILED \S*::(\S+)", re.MULTILINE)
+BROKEN: Final = re.compile(r"^BROKEN, \d+ times: (.+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check came to."""
+
+    check: str
+    what: str | None
+    """The first test that failed, or rule that was broken; None: all is well, as far as it can tell."""
+    seconds: float
+
+
+def try_mutant(mutant: Mutant) -> Iterator[Finding]:
+    """What the law's own tests find, and what the model or chaos."""
+    with copy_of_the_tree() as tree:
+        mutant.apply(tree)
+        yield own_tests(tree, mutant.tests)
+        yield great_test(tree, mutant.seen_by, TURNS)
+
+
+def control(chosen: Sequence[Mutant]) -> Iterator[Finding]:
+    """What the same checks find where nothing is broken, each once."""
+    with copy_of_the_tree() as tree:
+        for tests in sorted({mutant.tests for mutant in chosen}):
+            yield own_tests(tree, tests)
+        for name in sorted({mutant.seen_by for mutant in chosen}):
+            yield great_test(tree, name, 1)
+
+
+def own_tests(tree: Path, arguments: Sequence[str]) -> Finding:
+    """The tests that are named after the law, or that its patch names."""
+    return run("its own tests", tree, "pytest", "-n", "0", "-x", *arguments, finds=FAILED)
+
+
+def great_test(tree: Path, name: str, turns: int) -> Finding:
+    """The model or chaos, up to *turns* times."""
+    finding = Finding(name, None, 0.0)
+    for turn in range(1, turns + 1):
+        if name == "model":
+            finding = run(f"model, turn {turn}", tree, "pytest", "-n", "0", *MODEL, finds=FAILED)
+        else:
+            game = ("--seconds", str(CHAOS_SECONDS), "--seed", str(turn))
+            finding = run(f"chaos, seed {turn}", tree, "tests.chaos", *game, finds=BROKEN)
+        if finding.what is not None:
+            break
+    return finding
+
+
+def run(check: str, tree: Path, module: str, *arguments: str, finds: re.Pattern[str]) -> Finding:
+    """Run ``python -m`` *module* in *tree*; what it finds is told by *finds*.
+
+    Raises:
+        RuntimeError: it ended in another way than by finding something or nothing.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tree,
+            env=_environment(tree),
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+        )
+        try:
+            status: int | None = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            _end(process)
+        told.seek(0)
+        text = told.read().decode(errors="replace")
+    found = finds.search(text)
+    if status is not None and status != int(found is not None):
+        raise RuntimeError(f"{check} ended with {status}:\n{text[-4000:]}")
+    return Finding(check, found[1] if found and status is not None else None, time.monotonic() - began)
+
+
+@contextmanager
+def copy_of_the_tree() -> Iterator[Path]:
+    """What a commit would hold, in a folder of its own."""
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    with tempfile.TemporaryDirectory(prefix="ringonce-mutant-") as folder:
+        tree = Path(folder, "tree")
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", *ignored))
+        yield tree
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    """Ours, but with the code of *tree* before any that is installed, also for the workers of chaos."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RINGONCE_")}
+    return {**clean, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(LAST_CALL)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
