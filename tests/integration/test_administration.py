@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -10,14 +11,25 @@ import pytest
 
 from tests.postgres import Connect
 from worker import enqueue
-from worker.errors import OperationNotFound, RingonceError, SettingsError, StateConflict, UnknownAccount
+from worker.errors import (
+    InvalidTime,
+    OperationNotFound,
+    RingonceError,
+    SettingsError,
+    StateConflict,
+    UnknownAccount,
+)
 from worker.operation import State
 from worker.store import administration, browse
 from worker.store.administration import (
     NO_LIMIT,
+    Doubt,
     add_account,
+    adopt_history,
     cancel,
     change_account,
+    confirm_history,
+    doubt_history,
     pause,
     reissue,
     resolve,
@@ -28,6 +40,10 @@ from worker.store.administration import (
 Steer = Callable[[psycopg.Connection], object]
 
 
+NOW = datetime.now(UTC)
+"""Earlier than the outbox of any test here."""
+
+
 @pytest.fixture(autouse=True)
 def default(conn: psycopg.Connection) -> None:
     assert add_account(conn, "default", "app")
@@ -35,6 +51,11 @@ def default(conn: psycopg.Connection) -> None:
 
 def queued(conn: psycopg.Connection) -> int:
     return enqueue(conn, "voice.call", {"to": ["+4930123"]}).id
+
+
+def adopt_doubted(conn: psycopg.Connection, lost_since: datetime) -> None:
+    doubt_history(conn, "restored a snapshot")
+    adopt_history(conn, lost_since, "why")
 
 
 def in_doubt(conn: psycopg.Connection) -> int:
@@ -99,6 +120,14 @@ def test_a_paused_account_stays_paused_until_it_is_resumed(conn: psycopg.Connect
         (lambda conn: cancel(conn, queued(conn), "x" * 4001), StateConflict, "at most 4,000 bytes"),
         (lambda conn: reissue(conn, queued(conn), "why"), StateConflict, "still being worked on: cancel"),
         (lambda conn: resolve(conn, queued(conn), State.FAILED, "why"), StateConflict, "not unresolved"),
+        (lambda conn: doubt_history(conn, " "), StateConflict, "a reason is missing. Say why"),
+        (lambda conn: adopt_history(conn, NOW, "why"), StateConflict, "the known history: there is nothing"),
+        (lambda conn: confirm_history(conn, "why"), StateConflict, "the known history: there is nothing"),
+        (
+            lambda conn: adopt_doubted(conn, NOW),
+            InvalidTime,
+            "when the outbox was made, and now. Commits may",
+        ),
     ],
 )
 def test_a_refusal_of_postgres_is_an_exception_with_its_advice(
@@ -108,6 +137,18 @@ def test_a_refusal_of_postgres_is_an_exception_with_its_advice(
         steer(conn)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, psycopg.Error) or refusal is UnknownAccount
+
+
+def test_a_doubted_history_is_adopted_with_its_count_of_doubt_or_confirmed(conn: psycopg.Connection) -> None:
+    queued(conn)
+    conn.execute("update outbox.schema_version set applied_at = now() - interval '240 h'")
+    doubt_history(conn, "restored a snapshot")
+    assert browse.history(conn).shut == "restored a snapshot"
+    assert adopt_history(conn, browse.history(conn).noted_at, "from 02:00") == Doubt(1, 0)
+    assert browse.history(conn).shut is None
+    doubt_history(conn, "again")
+    confirm_history(conn, "it was the newest")
+    assert browse.history(conn).shut is None
 
 
 def test_an_account_that_is_there_is_not_added_again(conn: psycopg.Connection) -> None:

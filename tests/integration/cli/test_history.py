@@ -157,7 +157,7 @@ def test_a_loss_that_cannot_be_is_refused_and_claims_stay_shut(
     lose(outbox, since=HOUR)
     time = (datetime.now(UTC) - since).isoformat()
     told = refusal(ringonce("history", "adopt", "--lost-since", time, "--reason", "x"))
-    assert re.search(line, told)
+    assert re.match(f"ringonce: {line}", told)
     assert shut(outbox) == SHUT
 
 
