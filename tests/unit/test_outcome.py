@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError
 from datetime import timedelta
 
 import httpx
@@ -110,6 +111,12 @@ def test_only_a_call_that_we_ended_ourselves_is_worth_another_try_soon() -> None
     assert silent(Phase.CONNECTING, SendWindowPassed("late")).soon
     assert not silent(Phase.CONNECTING, httpx.ConnectError("refused")).soon
     assert not silent(Phase.CONNECTING, SettingsError("no key")).soon
+
+
+def test_silence_tells_nothing_about_the_account() -> None:
+    for phase in (Phase.CONNECTING, Phase.SENT):
+        outcome = silent(phase, httpx.ConnectError("refused"))
+        assert (outcome.suspicion, outcome.block, outcome.status) == (False, None, None)
 
 
 # With a whole answer: the status.
@@ -261,6 +268,7 @@ def test_a_nonsensical_retry_after_is_ignored_and_named() -> None:
         ({"errors": [{"code": "10015", "detail": "bad to"}]}, "10015", "HTTP 422 10015: bad to"),
         ({"title": "Gone"}, None, "HTTP 422: Gone"),
         (b"<html>", None, "HTTP 422: the body is not a readable JSON object"),
+        ({"error_code": "BUSY", "message": "BUSY"}, "BUSY", "HTTP 422 BUSY"),
     ],
 )
 def test_an_error_is_told_in_one_line_with_its_code(body: object, code: str | None, line: str) -> None:
@@ -274,13 +282,18 @@ def test_silence_is_told_by_the_name_and_text_of_its_exception() -> None:
 
 
 def test_an_unclear_success_says_what_is_unclear() -> None:
-    assert answered(200, {"result": 0}).error == "HTTP 200: neither clearly a success nor clearly an error"
+    unclear = "neither clearly a success nor clearly an error"
+    for status in EVERY_STATUS:
+        told = f"HTTP {status}: {unclear}" if 200 <= status < 300 else f"HTTP {status}"
+        assert answered(status, {"result": 0}).error == told
+    assert answered(200, ERROR_A).error == "HTTP 200 E17: no credit"
 
 
-def test_a_whole_answer_is_known_again_by_status_and_body() -> None:
-    first = answered(500, ERROR_A)
-    assert first.answer_sha256 == answered(500, ERROR_A, ("Date", SENT_AT)).answer_sha256
-    assert first.answer_sha256 != answered(500, ERROR_B).answer_sha256
+@pytest.mark.parametrize("status", [401, 408, 410, 500])
+def test_a_whole_answer_is_known_again_by_status_and_body(status: int) -> None:
+    first = answered(status, ERROR_A)
+    assert first.answer_sha256 == answered(status, ERROR_A, ("Date", SENT_AT)).answer_sha256
+    assert first.answer_sha256 != answered(status, ERROR_B).answer_sha256
     assert first.answer_sha256 != answered(429, ERROR_A).answer_sha256
     assert silent(Phase.SENT, httpx.ReadError("x")).answer_sha256 is None
 
@@ -288,6 +301,13 @@ def test_a_whole_answer_is_known_again_by_status_and_body() -> None:
 def test_conflicts_count_as_the_same_answer_whatever_their_request_id() -> None:
     conflicts = {answered(409, {"request_id": n}).answer_sha256 for n in range(3)}
     assert len(conflicts) == 1
+
+
+def test_an_outcome_stays_as_it_was_classified() -> None:
+    outcome = answered(200, SUCCESS)
+    with pytest.raises(FrozenInstanceError):
+        outcome.verdict = Verdict.REFUSED  # type: ignore[misc]
+    assert not hasattr(outcome, "__dict__"), "one is kept for each call in flight"
 
 
 def test_the_answer_itself_stays_out_of_logs() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -115,6 +115,31 @@ def test_a_send_needs_room_for_a_whole_call_before_the_window_closes() -> None:
     assert after(TIMED_OUT, roomy).delay == endpoint.settle
 
 
+def test_a_wait_that_ends_with_the_time_there_is_comes_too_late() -> None:
+    endpoint = replace(ENDPOINT, settle=30 * SECOND)
+    assert after(TIMED_OUT, operation(endpoint, deadline_at=NOW + 30 * SECOND)).state is State.UNRESOLVED
+    assert after(answer(500), operation(deadline_at=NOW + 2 * SECOND)).state is State.UNRESOLVED
+    assert after(answer(500), operation(deadline_at=NOW + 2.001 * SECOND)).delay == 2 * SECOND
+
+
+def test_a_given_back_attempt_is_not_planned_for_the_moment_of_the_deadline() -> None:
+    """As long as what is asked for fits, it is half of the rest that is waited instead."""
+    asked = answer(421, retry_after="30")
+    assert after(asked, operation(deadline_at=NOW + 30 * SECOND)).state is State.EXPIRED
+    assert after(asked, operation(deadline_at=NOW + 31 * SECOND)).delay == 30 * SECOND
+
+
+def test_a_decision_stays_as_it_was_made() -> None:
+    decision = after(answer(429))
+    with pytest.raises(FrozenInstanceError):
+        decision.state = State.FAILED  # type: ignore[misc]
+    assert decision.block is not None
+    with pytest.raises(FrozenInstanceError):
+        decision.block.lasts = HOUR  # type: ignore[misc]
+    for value in (decision, decision.block):
+        assert not hasattr(value, "__dict__"), "one is kept for each call in flight"
+
+
 # Waits.
 
 
@@ -142,6 +167,22 @@ def test_chance_only_adds_to_a_wait() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply", "seconds"),
+    [
+        (answer(500), 2 * 1.4),
+        (TIMED_OUT, 30 * 1.08),
+        (answer(421, retry_after="60"), 60 * 1.08),
+        (answer(429, retry_after="10"), 10 * 1.08 + 2 * 1.8),
+    ],
+    ids=["backoff", "settle", "asked for", "behind a block"],
+)
+def test_chance_adds_up_to_half_to_our_own_wait_and_up_to_a_tenth_to_that_of_others(
+    reply: Reply, seconds: float
+) -> None:
+    assert after(reply, jitter=0.8).delay == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
     "reply", [TIMED_OUT, answer(502), answer(504), NoAnswer(Phase.SENT, CallCut("stop"))]
 )
 def test_after_an_unsettled_attempt_nothing_is_sent_until_it_has_settled(reply: Reply) -> None:
@@ -159,6 +200,7 @@ def test_what_we_held_back_ourselves_is_sent_soon_however_often_it_was_tried(err
 def test_a_given_back_attempt_is_tried_until_the_deadline_ends_it() -> None:
     about = operation(number=12, deadline_at=NOW + 10 * MINUTE)
     assert after(NOT_CONNECTED, about).delay == 5 * MINUTE
+    assert after(NOT_CONNECTED, about, jitter=0.8).delay == 7 * MINUTE
     assert after(NOT_CONNECTED, replace(about, deadline_at=NOW + 2 * SECOND), jitter=0.9).delay is not None
     assert after(NOT_CONNECTED, replace(about, deadline_at=NOW + SECOND)).state is State.EXPIRED
 
@@ -193,6 +235,25 @@ def test_the_last_attempt_is_saved_for_the_last_minutes_of_the_window(jitter: fl
     assert start(after(TIMED_OUT, ordinary)) == NOW + ENDPOINT.backoff_cap
 
 
+def test_last_tries_are_spread_over_ten_minutes_and_end_a_minute_before_it_is_too_late() -> None:
+    assert (LAST_TRY_SPREAD, LAST_TRY_MARGIN) == (10 * MINUTE, MINUTE)
+
+
+@pytest.mark.parametrize("most", [20, 1000])
+def test_the_last_attempt_alone_is_saved(most: int) -> None:
+    about = operation(replace(LAST_TRY, max_attempts=most), attempt_count=most - 2)
+    assert after(TIMED_OUT, about).delay == LAST_TRY.backoff_cap
+    assert start(after(TIMED_OUT, replace(about, attempt_count=most - 1))) > NOW + 22 * HOUR
+
+
+def test_a_last_try_may_be_made_up_to_the_last_minute() -> None:
+    closes_at = NOW + LAST_TRY.settle + LAST_TRY_MARGIN + LAST_TRY.call_deadline
+    about = operation(LAST_TRY, attempt_count=LAST_TRY.max_attempts - 1, key_window_closes_at=closes_at)
+    assert after(TIMED_OUT, about).delay == LAST_TRY.settle
+    earlier = replace(about, key_window_closes_at=closes_at - SECOND)
+    assert after(TIMED_OUT, earlier).state is State.UNRESOLVED
+
+
 def test_a_backoff_past_the_window_becomes_the_last_try() -> None:
     about = operation(LAST_TRY, attempt_count=12, key_window_closes_at=NOW + 14 * MINUTE)
     closes_at = about.key_window_closes_at
@@ -202,8 +263,11 @@ def test_a_backoff_past_the_window_becomes_the_last_try() -> None:
 
 
 def test_an_attempt_in_the_last_minutes_was_the_last_try() -> None:
-    about = operation(LAST_TRY, attempt_count=12, key_window_closes_at=NOW + 11 * MINUTE)
+    last_minutes = LAST_TRY_SPREAD + LAST_TRY_MARGIN + LAST_TRY.call_deadline
+    about = operation(LAST_TRY, attempt_count=12, key_window_closes_at=NOW + last_minutes)
     assert after(TIMED_OUT, about).state is State.UNRESOLVED
+    earlier = replace(about, key_window_closes_at=NOW + last_minutes + SECOND)
+    assert after(TIMED_OUT, earlier).state is State.QUEUED
 
 
 def test_a_saved_attempt_that_was_not_sent_is_tried_again_while_there_is_time() -> None:

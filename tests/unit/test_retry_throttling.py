@@ -21,8 +21,8 @@ from tests.unit.attempts import (
     operation,
 )
 from worker.operation import Reply, State
-from worker.outcome import Scope
-from worker.retry import LONGEST_WAIT, Block
+from worker.outcome import Scope, classify
+from worker.retry import LONGEST_WAIT, Block, decide
 
 LAST_TRY = replace(ENDPOINT, last_try=True)
 
@@ -51,6 +51,19 @@ def test_the_same_500_again_and_again_is_a_cached_one(others_pass: bool, last: i
     assert decision.error == f"the same answer came {last} times in a row; HTTP 500 X"
 
 
+def test_a_500_that_came_too_often_when_others_begin_to_pass_is_a_cached_one_at_once() -> None:
+    before = in_a_row(answer(500), 6)
+    assert after(answer(500), before).state is State.QUEUED
+    decision = after(answer(500), replace(before, other_passed=True))
+    assert (decision.state, decision.repeat_count) == (State.UNRESOLVED, 7)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_an_answer_that_no_api_keeps_under_a_key_does_not_end_an_operation(status: int) -> None:
+    before = in_a_row(answer(status), 9, other_passed=True)
+    assert after(answer(status), before).state is State.QUEUED
+
+
 def test_a_different_500_begins_a_new_run() -> None:
     decision = after(answer(500, b"other"), in_a_row(answer(500), 50, other_passed=True))
     assert (decision.state, decision.repeat_count) == (State.QUEUED, 1)
@@ -75,6 +88,7 @@ def test_the_same_throttling_while_others_pass_ends_that_one(
 def test_an_answer_that_may_be_cached_stops_nobody_else(status: int) -> None:
     before = in_a_row(answer(status), 2, other_passed=True)
     assert after(answer(status), before).block is None
+    assert after(answer(status), replace(before, repeat_count=4)).block is None
     assert after(answer(status), replace(before, repeat_count=1)).block is not None
     assert after(answer(status), replace(before, other_passed=False)).block is not None
 
@@ -87,9 +101,8 @@ def test_throttling_stops_the_endpoint_for_as_long_as_the_api_asks(status: int) 
     decision = after(answer(status, retry_after="90"))
     assert decision.block == Block(Scope.ENDPOINT, 90 * SECOND)
     assert after(answer(status, retry_after="0")).block == Block(Scope.ENDPOINT, SECOND)
-    longer = after(answer(status, retry_after="90"), jitter=0.9).block
-    assert longer is not None
-    assert 90 * SECOND < longer.lasts < 100 * SECOND
+    longer = after(answer(status, retry_after="90"), jitter=0.8).block
+    assert longer == Block(Scope.ENDPOINT, 90 * SECOND * 1.08)
 
 
 def test_a_503_counts_and_a_429_does_not() -> None:
@@ -134,6 +147,12 @@ def test_a_refused_account_is_stopped_for_a_while_and_burns_no_attempt(reply: Re
 def test_a_401_of_an_outdated_credential_stops_nobody_and_is_tried_again_soon() -> None:
     decision = after(answer(401), operation(number=30), current=False)
     assert (decision.state, decision.block, decision.delay) == (State.QUEUED, None, SECOND)
+
+
+def test_a_credential_is_taken_for_the_current_one_unless_its_holder_knows_better() -> None:
+    about = operation()
+    decision = decide(about, classify(answer(401), about.endpoint), now=NOW, jitter=0.0)
+    assert decision == after(answer(401), about, current=True)
 
 
 def test_an_outdated_credential_excuses_only_what_was_said_of_the_account() -> None:
