@@ -25,7 +25,7 @@ def refusal(arguments: list[str], url: str, **environment: object) -> str:
         env=environment_of(url, STANDIN_PIPE=2, **environment),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1, done.stderr

@@ -16,6 +16,10 @@ from celery import Celery
 
 from tests.acceptance.workers import Redis, StartWorker, enqueue
 
+SOON = 5.0
+"""Seconds: between the 3.5 that a stop took on a machine with eight times the work that it could do, and the
+6 or more that it takes where nothing wakes Celery's loop."""
+
 pools = pytest.mark.parametrize("pool", ["prefork", "threads"])
 
 
@@ -30,7 +34,7 @@ def test_idle_worker_stops_soon_and_leaves_its_house(
     told_at = time.monotonic()
     worker.stop()
     assert worker.ends() == 0
-    assert time.monotonic() - told_at < 3
+    assert time.monotonic() - told_at < SOON
     worker.hear("house closed")
 
 
@@ -42,9 +46,9 @@ def test_running_drain_feels_the_stop(pool: str, start_worker: StartWorker, conn
     worker.hear("drain")
     told_at = time.time()
     worker.stop()
-    assert worker.hear("drain felt the stop").at - told_at < 0.5
+    assert worker.hear("drain felt the stop").at - told_at < 1
     assert worker.ends() == 0
-    assert time.time() - told_at < 3
+    assert time.time() - told_at < SOON
     worker.hear("house closed")
 
 
@@ -56,7 +60,7 @@ def test_control_shutdown_is_felt_as_well_as_a_signal(
     enqueue(conn)
     worker.hear("drain")
     Celery(broker=own_redis.url, set_as_current=False).control.shutdown()
-    worker.hear("drain felt the stop", within=5)
+    worker.hear("drain felt the stop")
     assert worker.ends() == 0
 
 
@@ -68,7 +72,7 @@ def test_cold_stop_cancels_the_drain_so_that_it_can_record(
     enqueue(conn)
     worker.hear("drain")
     worker.stop(signal.SIGQUIT)
-    worker.hear("drain was cancelled", within=5)
+    worker.hear("drain was cancelled")
     worker.hear("house closed")
     worker.ends()
 
@@ -81,7 +85,7 @@ def test_cold_stop_is_felt_by_a_drain_in_a_thread_which_nothing_can_cancel(
     enqueue(conn)
     worker.hear("drain")
     worker.stop(signal.SIGQUIT)
-    worker.hear("drain felt the stop", within=5)
+    worker.hear("drain felt the stop")
     worker.ends()
     worker.falls_silent()
 
@@ -94,7 +98,7 @@ def test_sigterm_to_a_child_cancels_its_drain_so_that_it_can_record(
     enqueue(conn)
     child = worker.hear("drain").pid
     os.kill(child, signal.SIGTERM)
-    assert worker.hear("drain was cancelled", within=5).pid == child
+    assert worker.hear("drain was cancelled").pid == child
     assert worker.hear("house closed").pid == child
     enqueue(conn)
     assert worker.hear("drain").pid != child

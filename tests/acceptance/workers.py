@@ -22,6 +22,7 @@ import pytest
 import redis
 
 from tests.postgres import Database
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 STANDIN = "tests.acceptance.standin"
@@ -72,15 +73,15 @@ class Worker:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def hear(self, what: str, *, within: float = 20) -> Word:
-        """The next word of this kind; others are passed over."""
+    def hear(self, what: str, *, serving: bool = False, within: float = PATIENCE) -> Word:
+        """The next word of this kind (*serving*: of one that found something due); others are passed over."""
         give_up_at = time.monotonic() + within
         while (word := self._next(give_up_at)) is not None:
-            if word.what == what:
+            if word.what == what and (word.served or not serving):
                 return word
         pytest.fail(f"no word of {what!r} within {within} s:\n{self.log}")
 
-    def falls_silent(self, *, within: float = 20) -> None:
+    def falls_silent(self, *, within: float = PATIENCE) -> None:
         """Wait until none of its processes is left."""
         give_up_at = time.monotonic() + within
         while self._next(give_up_at) is not None:
@@ -96,7 +97,7 @@ class Worker:
         self._process.kill()
         self._process.wait(10)
 
-    def ends(self, *, within: float = 20) -> int:
+    def ends(self, *, within: float = PATIENCE) -> int:
         """Wait for its end; its exit status."""
         try:
             return self._process.wait(within)
