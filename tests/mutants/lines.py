@@ -25,6 +25,7 @@ import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -56,6 +57,7 @@ PYTEST: Final = (
     *("-q", "-x", "--noconftest", "--import-mode=importlib", "-p", "no:cacheprovider"),
 )
 NOT_EVALUATED: Final = "core/ReplaceBinaryOperator_BitOr_"
+DEFINITION: Final = re.compile(r"\s*(?:class|def) (\w+)")
 SURVIVORS: Final = Path(__file__).with_name("SURVIVORS.md")
 GOAL: Final = 0.95
 LONGEST: Final = 120.0
@@ -82,7 +84,7 @@ class Line:
     operator: str
     source: str = field(repr=False)
     change: str
-    """Its line, as it was and as it is."""
+    """Where it is, and its line as it was and as it is."""
 
 
 def lines(module: str) -> Iterator[Line]:
@@ -104,9 +106,14 @@ def source_of(module: str) -> str:
 
 
 def change_of(source: str, mutated: str) -> str:
-    """The lines that differ, each once as it was and once as it is."""
-    diff = difflib.ndiff(source.splitlines(), mutated.splitlines())
-    return " ".join(f"{line[0]} {line[2:].strip()}" for line in diff if line[0] in "+-")
+    """Where they differ: the function or class, and its line as it was and as it is."""
+    before, after = source.splitlines(), mutated.splitlines()
+    at = next(number for number, (one, other) in enumerate(zip(before, after, strict=False)) if one != other)
+    is_decorator = before[at].lstrip().startswith("@")
+    nearest = before[at:] if is_decorator else before[at::-1]
+    where = next((found[1] for line in nearest if (found := DEFINITION.match(line))), "the head")
+    diff = difflib.ndiff(before, after)
+    return f"{where}: " + " ".join(f"{line[0]} {line[2:].strip()}" for line in diff if line[0] in "+-")
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

@@ -266,6 +266,8 @@ def test_an_attempt_in_the_last_minutes_was_the_last_try() -> None:
     last_minutes = LAST_TRY_SPREAD + LAST_TRY_MARGIN + LAST_TRY.call_deadline
     about = operation(LAST_TRY, attempt_count=12, key_window_closes_at=NOW + last_minutes)
     assert after(TIMED_OUT, about).state is State.UNRESOLVED
+    later = replace(about, key_window_closes_at=NOW + last_minutes - MINUTE)
+    assert after(TIMED_OUT, later).state is State.UNRESOLVED
     earlier = replace(about, key_window_closes_at=NOW + last_minutes + SECOND)
     assert after(TIMED_OUT, earlier).state is State.QUEUED
 

@@ -172,6 +172,12 @@ def test_a_wait_past_the_deadline_decides_at_once(status: int) -> None:
     assert after(waits_a_day, in_doubt).state is State.UNRESOLVED
 
 
+def test_a_wait_that_the_api_asks_for_is_too_long_if_it_ends_with_the_deadline() -> None:
+    waits_two_hours = answer(421, retry_after="7200")
+    assert after(waits_two_hours, operation(deadline_at=NOW + 2 * HOUR)).state is State.EXPIRED
+    assert after(waits_two_hours, operation(deadline_at=NOW + 2 * HOUR + SECOND)).delay == LONGEST_WAIT
+
+
 def test_a_wait_past_the_key_window_decides_at_once_if_in_doubt() -> None:
     waits_a_day = answer(429, retry_after="86400")
     assert after(waits_a_day, operation(LAST_TRY, doubt_since=EARLIER)).state is State.UNRESOLVED
