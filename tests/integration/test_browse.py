@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -28,22 +29,22 @@ def default(conn: psycopg.Connection) -> None:
 def in_flight(conn: psycopg.Connection) -> int:
     """An operation whose first attempt was ambiguous and whose second is on its way."""
     id_ = enqueue(conn, "voice.call", BODY, lane="night", priority=2).id
-    conn.execute(
-        "update outbox.operation set state = 'in_flight', next_attempt_at = null, attempt_count = 2,"
-        " attempt_number = 2, first_sent_at = %(start)s, key_window_closes_at = %(start)s + interval '24 h',"
-        " url = 'https://api.example/voice', key_header = 'Idempotency-Key', lease_token = gen_random_uuid(),"
-        " lease_expires_at = %(start)s + interval '10 min', leased_by = 'here/2', repeat_count = 1,"
-        " last_error = 'read timeout' where id = %(id)s",
-        {"id": id_, "start": START},
-    )
+    values = {"id": id_, "start": START, "token": uuid4()}
     conn.execute(
         "insert into outbox.attempt (operation_id, number, lease_token, leased_by, started_at, finished_at,"
         " recorded, verdict, phase, error) values"
         " (%(id)s, 1, gen_random_uuid(), 'here/1', %(start)s, %(start)s + interval '30 s', true, 'ambiguous',"
         "  'sent', 'read timeout'),"
-        " (%(id)s, 2, gen_random_uuid(), 'here/2', %(start)s + interval '5 min', null, false, null, null,"
-        "  null)",
-        {"id": id_, "start": START},
+        " (%(id)s, 2, %(token)s, 'here/2', %(start)s + interval '5 min', null, false, null, null, null)",
+        values,
+    )
+    conn.execute(
+        "update outbox.operation set state = 'in_flight', next_attempt_at = null, attempt_count = 2,"
+        " attempt_number = 2, first_sent_at = %(start)s, key_window_closes_at = %(start)s + interval '24 h',"
+        " url = 'https://api.example/voice', key_header = 'Idempotency-Key', lease_token = %(token)s,"
+        " lease_expires_at = %(start)s + interval '10 min', leased_by = 'here/2', repeat_count = 1,"
+        " last_error = 'read timeout' where id = %(id)s",
+        values,
     )
     return id_
 
@@ -52,17 +53,18 @@ def answered(conn: psycopg.Connection) -> int:
     """An operation that succeeded, and to which a late answer came."""
     id_ = enqueue(conn, "voice.call", BODY).id
     conn.execute(
-        "update outbox.operation set state = 'succeeded', next_attempt_at = null, finished_at = now(),"
-        ' response_status = 200, response_headers = \'[["Content-Type", "application/json"]]\','
-        " response_body = %s, provider_id = 'v-1' where id = %s",
-        [ANSWER, id_],
-    )
-    conn.execute(
         "insert into outbox.attempt (operation_id, number, lease_token, leased_by, started_at, finished_at,"
         " recorded, late, verdict, phase, status, provider_id, late_body) values"
         " (%s, 1, gen_random_uuid(), 'here/1', %s, %s, true, true, 'accepted', 'answered', 200, 'v-2',"
         " 'late')",
         [id_, START, START + timedelta(seconds=1)],
+    )
+    conn.execute(
+        "update outbox.operation set state = 'succeeded', next_attempt_at = null, finished_at = now(),"
+        " attempt_number = 1, first_sent_at = %(start)s, key_window_closes_at = %(start)s + interval '24 h',"
+        ' response_status = 200, response_headers = \'[["Content-Type", "application/json"]]\','
+        " response_body = %(answer)s, provider_id = 'v-1' where id = %(id)s",
+        {"id": id_, "start": START, "answer": ANSWER},
     )
     return id_
 
