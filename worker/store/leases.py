@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from psycopg import AsyncConnection, DatabaseError
@@ -113,17 +113,22 @@ def leased(row: Mapping[str, Any], endpoint: Endpoint) -> Operation:
         idempotency_key=row["idempotency_key"],
         body=row["payload"].encode(),
         lease=Lease(row["lease_token"], row["number"], timedelta(seconds=row["send_within"])),
-        claimed_at=row["claimed_at"],
+        claimed_at=_in_utc(row["claimed_at"]),
         attempt_count=row["attempt_count"],
-        doubt_since=row["doubt_since"],
-        key_window_closes_at=row["key_window_closes_at"],
-        deadline_at=row["deadline_at"],
+        doubt_since=row["doubt_since"] and _in_utc(row["doubt_since"]),
+        key_window_closes_at=_in_utc(row["key_window_closes_at"]),
+        deadline_at=row["deadline_at"] and _in_utc(row["deadline_at"]),
         last_answer_sha256=row["last_answer_sha256"],
         repeat_count=row["repeat_count"],
         other_passed=row["other_passed"],
         probe=row["probe"],
         traceparent=row["traceparent"],
     )
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment: of two in one zone, Python subtracts the wall clocks, an hour wrong twice a year."""
+    return moment.astimezone(UTC)
 
 
 def endpoint_of(row: Mapping[str, Any]) -> Endpoint:

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from tests.integration.drain.house import disconnect_workers, drained, open_test_house, postgres_away
 from tests.integration.outbox.by_hand import CALL, HOUR, SECOND, Outbox
-from tests.postgres import Database
+from tests.postgres import Connect, Database
 from worker.errors import StoreUnavailable
 from worker.operation import State
 from worker.sandbox import Sandbox
@@ -46,6 +46,25 @@ async def test_a_claimed_operation_is_what_was_enqueued(outbox: Outbox, database
     assert (operation.endpoint.name, operation.endpoint.call_deadline) == ("voice.call", CALL)
     assert (operation.lease.token, operation.lease.send_within) == (row["lease_token"], HOLD)
     assert row["leased_by"] == "node/7"
+
+
+async def test_law_10_a_worker_counts_the_seconds_to_a_deadline_whatever_the_sessions_zone(
+    outbox: Outbox, connect: Connect, database: Database
+) -> None:
+    """Behind at least one of the deadlines lies a night in which New York puts its clocks on or back."""
+    left = (
+        b"select extract(epoch from deadline_at - %(at)s)::double precision"
+        b" from outbox.operation where id = %(id)s"
+    )
+    for days in (120, 240):
+        outbox.enqueue("voice.call", deadline=timedelta(days=days))
+    connect().execute(f"alter database {database.name} set timezone = 'America/New_York'".encode())
+    async with leasing(database) as leases:
+        operations = await leases.claim(2)
+    for operation in operations:
+        assert operation.deadline_at is not None
+        counted = (operation.deadline_at - operation.claimed_at).total_seconds()
+        assert counted == outbox.value(left, id=operation.id, at=operation.claimed_at)
 
 
 async def test_a_changed_endpoint_counts_from_the_next_claim_on(outbox: Outbox, database: Database) -> None:
