@@ -1,19 +1,18 @@
-"""The model: workers taken apart into claim, send and record, each of which may be lost, late or doubled.
+"""The model: workers taken apart into steps, each of which may be lost, late or doubled.
 
-Every step is a rule, hypothesis chooses their order, and the laws are what holds after each of them. What
-claims, records, rescues and administers is the real outbox; what judges are the real ``classify`` and
-``decide``.
+Claim, send, answer and record are rules, as is whatever else may happen; hypothesis chooses their order, and
+the laws are what holds after each of them. What claims, records, rescues and administers is the real outbox;
+what calls, judges and measures time are the real ``Caller``, ``classify``, ``decide`` and ``Stopwatch``. Only
+the network, the API and the clocks are the model's.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
-import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -28,48 +27,43 @@ from hypothesis.stateful import (
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.integration.model.world import Api, World, no_answer
-from worker.operation import Operation, Phase, Reply, State
-from worker.outcome import classify
-from worker.retry import Decision, decide
-from worker.store.records import columns
-from worker.store.statements import statement
+from tests.integration.model import laws, outcomes
+from tests.integration.model.api import Course, Manners
+from tests.integration.model.clocks import CALL, HOLD, KEY_TTL, SETTLE, TICK, ZERO
+from tests.integration.model.fleet import NODES, Administrators, Answered, Fleet, Held, Sent
+from tests.integration.model.world import World
+from worker.operation import State
+from worker.retry import Decision
+from worker.sandbox.idempotency import ClockFrom, Concurrent, Rules
+from worker.sandbox.switches import Gate
 
 SECOND: Final = timedelta(seconds=1)
 HOUR: Final = timedelta(hours=1)
-SETTLE: Final = timedelta(seconds=30)
-CALL: Final = timedelta(seconds=30)
-TTL: Final = timedelta(hours=24)
-REFUSALS: Final = ("400", "401", "403", "409", "422", "429", "500", "502", "503", "504")
-EDGES: Final = (
-    "next_attempt_at",
-    "lease_expires_at",
-    "key_window_closes_at",
-    "first_sent_at + interval '24:00:00'",
-    "deadline_at",
-)
-MOMENTS: Final = (SECOND, 2 * SECOND, SETTLE + SECOND, 66 * SECOND, 600 * SECOND)
-AGES: Final = (HOUR, 12 * HOUR, 23 * HOUR, TTL)
-SILENCES: Final = ("nobody", "lost", "executed, lost", "slow")
-"""Not sent, not executed, executed, executed after its caller hung up: no whole answer in any case."""
-FATES: Final = st.just("slow") | st.sampled_from(SILENCES) | st.just("answered") | st.sampled_from(REFUSALS)
 ENDPOINTS: Final = ("voice.call", "sms.send")
+AROUND: Final = (-31 * SECOND, -SECOND, -TICK, ZERO, TICK, SECOND, 6 * SECOND)
+MOMENTS: Final = (TICK, SECOND, SETTLE, CALL + SETTLE, 66 * SECOND, 600 * SECOND)
+AGES: Final = (HOUR, 12 * HOUR, 23 * HOUR, KEY_TTL)
+STEPS: Final = (*MOMENTS, 120 * SECOND, HOUR, 12 * HOUR)
 
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A lease in some worker's hands, and when it was asked for. Never sent: its worker was killed."""
-
-    operation: Operation
-    asked_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A try that is over, and not on record yet. Never recorded: its worker was killed."""
-
-    held: Held
-    reply: Reply
+MANNERS: Final = st.builds(
+    Manners,
+    rules=st.builds(
+        Rules,
+        errors_cached=st.booleans(),
+        concurrent=st.sampled_from(Concurrent),
+        clock_from=st.sampled_from(ClockFrom),
+    ),
+    gate=st.sampled_from(Gate),
+    delay=st.sampled_from([SETTLE, SETTLE, 15 * SECOND, ZERO]),
+    refusal_is_proof=st.booleans(),
+)
+COURSES: Final = st.just(Course.SLOWLY) | st.just(Course.AT_ONCE) | st.sampled_from(Course)
+ENDS: Final = (
+    st.just(outcomes.NO_ANSWER)
+    | st.just(outcomes.SUCCESS)
+    | st.sampled_from(outcomes.SILENCES)
+    | st.sampled_from(outcomes.ANSWERS)
+)
 
 
 class Outbox(RuleBasedStateMachine):
@@ -79,291 +73,267 @@ class Outbox(RuleBasedStateMachine):
 
     operations = Bundle("operations")
     held = Bundle("held")
+    sent = Bundle("sent")
     answered = Bundle("answered")
     told = Bundle("told")
 
-    @initialize(target=operations, caches_errors=st.booleans())
-    def begin(self, caches_errors: bool) -> Any:  # noqa: ANN401, FBT001  hypothesis passes by name
-        self.world = World(self.conn, Api(TTL, caches_errors=caches_errors))
-        self.world.empty()
-        self.conn.execute("select setseed(0.5)")  # rescue spreads its retries by chance: the same each time
-        self.reissued: set[int] = set()
-        self.frozen: dict[int, tuple[str, bytes]] = {}
-        self.last_number: dict[int, int] = {}
-        self.finished: dict[int, str] = {}
-        self.rows: list[dict[str, Any]] = []
+    @initialize(
+        target=operations,
+        manners=MANNERS,
+        odd=st.sampled_from(["nothing", "nothing", "clock", "promise"]),
+    )
+    def begin(self, manners: Manners, odd: str) -> Any:  # noqa: ANN401  hypothesis' own: one or several
+        """*odd*: what is not as it is assumed to be; whatever does not rest on it must hold all the same."""
+        free_clock = odd == "clock" and manners.rules.concurrent is not Concurrent.EXECUTE
+        breaks_its_promise = odd == "promise"
+        manners = replace(
+            manners,
+            breaks_its_promise=breaks_its_promise,
+            # What is on its way when an API forgets, or a clock leaps, may come behind the refusal.
+            refusal_is_proof=manners.refusal_is_proof and not free_clock and not breaks_its_promise,
+        )
+        self.world = World(self.conn, manners, free_clock=free_clock)
+        self.evidence = laws.Evidence()
+        self.fleet = Fleet(self.world, self.evidence)
+        self.people = Administrators(self.fleet)
+        self.rows: list[laws.Row] = []
         return multiple(*(self._enqueue(endpoint) for endpoint in ENDPOINTS))
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.close()
 
     # Producers.
 
+    @precondition(lambda self: len(self.alive) < 4)
     @rule(
         target=operations,
         endpoint=st.sampled_from(ENDPOINTS),
         minutes=st.integers(1, 3000),
         late=st.booleans(),
     )
-    def enqueue(self, endpoint: str, minutes: int, late: bool) -> int:  # noqa: FBT001
-        not_before = timedelta(minutes=5) if late else timedelta(0)
-        return self._enqueue(endpoint, not_before, timedelta(minutes=minutes + 5))
+    def enqueue(self, endpoint: str, minutes: int, late: bool) -> int:  # noqa: FBT001  by name
+        not_before = timedelta(minutes=5) if late else ZERO
+        return self._enqueue(endpoint, not_before, not_before + timedelta(minutes=minutes))
 
-    # Two workers, step by step.
-
-    @precondition(lambda self: self.has_work)
-    @rule(target=held, limit=st.integers(1, 3))
-    def claim(self, limit: int) -> Any:  # noqa: ANN401  hypothesis' own type of several results
-        asked_at = self.world.api.now
-        leased = self.world.claim(limit)
-        for operation in leased:
-            frozen = (operation.idempotency_key, operation.body)
-            assert self.frozen.setdefault(operation.id, frozen) == frozen
-            assert operation.lease.number > self.last_number.get(operation.id, 0)
-            self.last_number[operation.id] = operation.lease.number
-        return multiple(*(Held(operation, asked_at) for operation in leased))
-
-    @rule(target=answered, held=consumes(held), fate=FATES)
-    def send(self, held: Held, fate: str) -> Answered:
-        return Answered(held, self._send(held, fate))
+    # Workers, step by step.
 
     @precondition(lambda self: self.has_work)
-    @rule(fate=FATES, dies=st.booleans())
-    def make_a_whole_attempt(self, fate: str, dies: bool) -> None:  # noqa: FBT001
-        """The usual course in one step, so that runs of forty steps come far."""
-        asked_at = self.world.api.now
-        for operation in self.world.claim(1):
-            self.last_number[operation.id] = operation.lease.number
-            if fate == "slow":  # at the last moment, and the API takes as long as it may
-                self.world.go_on(max(operation.lease.send_within - SECOND, timedelta(0)))
-            held = Held(operation, asked_at)
-            reply = self._send(held, fate)
-            if not dies:
-                self.record(Answered(held, reply))
+    @rule(target=held, limit=st.integers(1, 3), node=st.sampled_from(NODES))
+    def claim(self, limit: int, node: str) -> Any:  # noqa: ANN401
+        self.fleet.wait_for_work()
+        return multiple(*self.fleet.claim(limit, node))
 
-    @rule(target=told, answered=consumes(answered))
-    def record(self, answered: Answered) -> Decision:
-        operation = answered.held.operation
-        decision = decide(
-            operation,
-            classify(answered.reply, operation.endpoint),
-            now=operation.claimed_at + (self.world.api.now - answered.held.asked_at),
-            jitter=0.5,
-        )
-        self._report(decision)
+    @rule(target=sent, held=consumes(held), course=COURSES)
+    def send(self, held: Held, course: Course) -> Sent:
+        return self.fleet.send(held, course)
+
+    @rule(target=sent, held=consumes(held), obstacle=st.sampled_from(outcomes.UNSENT))
+    def fail_to_connect(self, held: Held, obstacle: outcomes.Row) -> Sent:
+        return self.fleet.send(held, Course.LOST, obstacle)
+
+    @rule(target=answered, sent=consumes(sent), row=ENDS, by_gateway=st.booleans())
+    def answer(self, sent: Sent, row: outcomes.Row, by_gateway: bool) -> Answered:  # noqa: FBT001
+        return self.fleet.answer(sent, row, by_gateway=by_gateway)
+
+    @rule(target=told, answered=consumes(answered), hasty=st.booleans())
+    def record(self, answered: Answered, hasty: bool) -> Decision:  # noqa: FBT001
+        """*hasty*: the worker gives up at once, whatever the doubt (law 6)."""
+        decision = self.fleet.decide(answered)
+        if hasty:
+            decision = replace(decision, state=State.FAILED, delay=None)
+        self.fleet.report(decision)
         return decision
 
     @rule(decision=told)
     def record_once_more(self, decision: Decision) -> None:
         """The confirmation was lost, and so the worker repeats its report."""
-        assert self._report(decision) == "repeated"
+        assert self.fleet.report(decision) in {"repeated", "lost"}
+
+    # Whole attempts in one step, so that runs of some tens of steps come far.
+
+    @precondition(lambda self: self.has_work)
+    @rule(course=COURSES, row=ENDS)
+    def attempt(self, course: Course, row: outcomes.Row) -> None:
+        self.fleet.wait_for_work()
+        self.fleet.attempt(course, row)
+
+    @precondition(lambda self: self.has_work)
+    @rule(course=COURSES, late=st.booleans())
+    def hear_nothing(self, course: Course, late: bool) -> None:  # noqa: FBT001
+        """Calls are cut at their total deadline."""
+        self.fleet.wait_for_work()
+        calls = self.fleet.send_all(course, late=late)
+        self.world.clocks.go_on(CALL)
+        for sent in calls:
+            self.fleet.report(self.fleet.decide(self.fleet.answer(sent, outcomes.NO_ANSWER)))
+
+    @precondition(lambda self: self.has_work)
+    @rule(course=COURSES, late=st.booleans())
+    def die(self, course: Course, late: bool) -> None:  # noqa: FBT001
+        """A worker is killed in the middle of its calls, and upkeep takes back its leases."""
+        self.fleet.wait_for_work()
+        self.fleet.send_all(course, late=late)
+        self.world.clocks.go_on(CALL + 6 * SECOND + (ZERO if late else HOLD))
+        self.world.do_upkeep()
+
+    @precondition(lambda self: self.has_work)
+    @rule(
+        target=held,
+        course=COURSES,
+        row=ENDS,
+        meanwhile=st.sampled_from(["claimed", "executed", "cancelled", "resolved"]),
+    )
+    def stand_still(self, course: Course, row: outcomes.Row, meanwhile: str) -> Any:  # noqa: ANN401
+        """A worker is stopped before it can record, until others have lost patience."""
+        self.fleet.wait_for_work()
+        answers = [self.fleet.answer(sent, row) for sent in self.fleet.send_all(course)]
+        stopped = [answered.held.operation.id for answered in answers]
+        self.world.clocks.go_on(HOLD + CALL + 6 * SECOND)
+        self.world.do_upkeep()
+        leases: list[Held] = []
+        if meanwhile in {"claimed", "executed"}:
+            self.fleet.wait_for_work(*stopped)
+            leases = self.fleet.claim(node=NODES[1])
+        if meanwhile == "executed":
+            self._forget()
+            calls = [self.fleet.send(held, Course.AT_ONCE) for held in leases]
+            for sent in calls:
+                self.fleet.report(self.fleet.decide(self.fleet.answer(sent, outcomes.SUCCESS)))
+            leases = []
+        for operation in stopped if meanwhile in {"cancelled", "resolved"} else ():
+            self.people.cancel(operation)
+            if meanwhile == "resolved":
+                self.world.clocks.go_on(SETTLE)
+                self.people.resolve(operation)
+        for answered in answers:
+            self.fleet.report(self.fleet.decide(answered))
+        return multiple(*leases)
 
     # Time and upkeep.
 
-    @rule(by=st.sampled_from(MOMENTS))
+    @rule(by=st.sampled_from(MOMENTS) | st.sampled_from(AGES))
     def go_on(self, by: timedelta) -> None:
-        self.world.go_on(by)
+        self.world.clocks.go_on(by)
 
-    @rule(by=st.sampled_from(AGES))
-    def grow_old(self, by: timedelta) -> None:
-        self.world.go_on(by)
+    @precondition(lambda self: self.alive)
+    @rule(
+        which=st.integers(0, 30),
+        around=st.sampled_from(AROUND),
+        first=st.sampled_from(["nothing", "upkeep", "retry", "cancel and retry"]),
+        course=COURSES,
+        row=ENDS,
+    )
+    def try_at_an_edge(
+        self, which: int, around: timedelta, first: str, course: Course, row: outcomes.Row
+    ) -> None:
+        """Go on to where something begins or ends for an operation, and try at once what may be tried."""
+        now = self.world.clocks.database
+        edges = sorted((at, row["id"]) for row in self.alive for at in edges_of(row) if at > now)
+        if edges:
+            at, operation = edges[which % len(edges)]
+            self.world.clocks.go_on(max(at + around - now, ZERO))
+            if first == "upkeep":
+                self.world.do_upkeep()
+            if first == "cancel and retry":
+                self.people.cancel(operation)
+            if "retry" in first:
+                self.people.retry(operation)
+        self.fleet.attempt(course, row)
 
-    @precondition(lambda self: self.waits_for_later)
-    @rule()
-    def go_on_to_the_next_attempt(self) -> None:
-        # A second more: what fell due milliseconds later would be due or not as the machine is fast or slow.
-        self.world.go_on(SECOND + min(row["due_in"] for row in self.rows if row["due_in"] is not None))
+    @rule(by=st.sampled_from(STEPS), back=st.booleans(), of_workers=st.booleans())
+    def step_a_clock(self, by: timedelta, back: bool, of_workers: bool) -> None:  # noqa: FBT001
+        by = -by if back else by
+        if of_workers:
+            self.world.clocks.wall_ahead += by
+        else:
+            self.world.clocks.step(by)
 
-    @rule(operation=operations, edge=st.sampled_from(EDGES), seconds=st.sampled_from([-31, -1, 1, 6]))
-    def go_on_to_an_edge(self, operation: int, edge: str, seconds: int) -> None:
-        """Where laws meet time: shortly before or after a row's next attempt, lease, window or deadline."""
-        [row] = self.world.rows(
-            f"select {edge} - clock_timestamp() as wait from outbox.operation where id = %(id)s".encode(),
-            {"id": operation},
-        )
-        if row["wait"] is not None and row["wait"] + timedelta(seconds=seconds) > timedelta(0):
-            self.world.go_on(row["wait"] + timedelta(seconds=seconds))
-
-    @rule()
-    def do_upkeep(self) -> None:
-        self.world.rows(statement("rescue"), {"max_count": 100})
-        self.world.rows(statement("settle"), {"max_count": 100})
-        self.world.rows(statement("fold"))
+    @precondition(lambda self: self.alive)
+    @rule(forget=st.booleans())
+    def do_upkeep(self, forget: bool) -> None:  # noqa: FBT001
+        self.world.do_upkeep()
+        if forget:
+            self._forget()
 
     # Administrators.
 
     @rule(
         target=operations,
         operation=operations,
-        what=st.sampled_from(["cancel", "retry", "reissue", "resolve"]),
+        what=st.sampled_from(["cancel", "retry", "reissue", "resolve", "pause", "move"]),
     )
     def administer(self, operation: int, what: str) -> Any:  # noqa: ANN401
         match what:
-            case "cancel":
-                self._act(b"select outbox.cancel(%(id)s, 'model')", operation)
-            case "retry":
-                if self._act(b"select outbox.retry(%(id)s, 'model')", operation):
-                    self.finished.pop(operation, None)
             case "reissue":
-                return self._reissue(operation)
+                new = self.people.reissue(operation)
+                return multiple() if new is None else new
+            case "pause" | "move":
+                getattr(self.people, what)()
             case _:
-                self._resolve_truthfully(operation)
+                getattr(self.people, what)(operation)
+        return multiple()
+
+    @precondition(lambda self: self.alive)
+    @rule(course=COURSES, row=ENDS)
+    def cancel_and_retry(self, course: Course, row: outcomes.Row) -> None:
+        """Somebody changes his mind, and a worker is quick."""
+        for alive in self.alive:
+            self.people.cancel(alive["id"])
+            self.people.retry(alive["id"])
+        self.fleet.attempt(course, row)
+
+    @precondition(lambda self: self.has_work)
+    @rule(target=sent, course=COURSES, row=ENDS, dies=st.booleans())
+    def fail_over(self, course: Course, row: outcomes.Row, dies: bool) -> Any:  # noqa: ANN401, FBT001
+        """Attempts are made whose commits are lost; then, or later, their workers tell what came of them."""
+        self.fleet.wait_for_work()
+        self.world.copy_history()
+        before = len(self.fleet.leases)
+        calls = self.fleet.send_all(course)
+        self.people.fail_over(self.fleet.leases[before:])
+        if dies:
+            return multiple(*calls)
+        for sent in calls:
+            self.fleet.report(self.fleet.decide(self.fleet.answer(sent, row)))
         return multiple()
 
     # The laws.
 
     @invariant()
     def the_laws_hold(self) -> None:
+        self.world.clocks.go_on(TICK)
         self.world.api.catch_up()
-        self.rows = self._operations()
-        for law in (
-            self.no_key_is_executed_twice,
-            self.a_key_has_one_body,
-            self.what_did_not_happen_did_not_happen,
-            self.what_succeeded_has_the_first_answer,
-            self.doubt_is_dated_from_its_earliest_attempt,
-            self.whatever_was_executed_is_in_doubt_or_done,
-            self.final_is_final,
-            self.an_api_that_keeps_its_promise_causes_no_conflict,
-        ):
-            law()
-
-    def no_key_is_executed_twice(self) -> None:
-        twice = {key: len(answers) for key, answers in self.world.api.executed.items() if len(answers) > 1}
-        assert not twice
-
-    def a_key_has_one_body(self) -> None:
-        assert all(len(bodies) == 1 for bodies in self.world.api.bodies.values())
-
-    def what_did_not_happen_did_not_happen(self) -> None:
-        for row in self.rows:
-            if row["state"] in {"failed", "expired", "cancelled"}:
-                assert row["idempotency_key"] not in self.world.api.executed, row
-                assert not self.world.api.is_running(row["idempotency_key"]), row
-
-    def what_succeeded_has_the_first_answer(self) -> None:
-        for row in self.rows:
-            if row["state"] == "succeeded":
-                [answer] = self.world.api.executed[row["idempotency_key"]]
-                if row["resolved_by"] is None:
-                    assert (row["response_status"], row["response_body"]) == (answer.status, answer.body)
-
-    def doubt_is_dated_from_its_earliest_attempt(self) -> None:
-        for row in self.rows:
-            if row["finished_at"] is None and row["state"] != "unresolved":
-                assert row["first_sent_at"] == row["earliest_doubt"], row
-
-    def whatever_was_executed_is_in_doubt_or_done(self) -> None:
-        for row in self.rows:
-            if row["idempotency_key"] in self.world.api.executed or self.world.api.is_running(
-                row["idempotency_key"]
-            ):
-                assert row["first_sent_at"] is not None or row["state"] == "succeeded", row
-
-    def final_is_final(self) -> None:
-        for row in self.rows:
-            if row["finished_at"] is not None:
-                assert self.finished.setdefault(row["id"], row["state"]) == row["state"], row
-            else:
-                assert row["id"] not in self.finished, row
-
-    def an_api_that_keeps_its_promise_causes_no_conflict(self) -> None:
-        assert self.world.rows(b"select id from outbox.conflict") == []
+        self.rows = self.world.operations()
+        self.evidence.allows(self.rows, self.world.api)
 
     # What the rules stand on.
 
-    def _reissue(self, operation: int) -> Any:  # noqa: ANN401
-        rows = self._act(b"select (outbox.reissue(%(id)s, 'model')).id", operation)
-        if not rows:
-            return multiple()
-        assert operation not in self.reissued, "reissued twice"
-        self.reissued.add(operation)
-        return int(rows[0]["id"])
-
-    def _resolve_truthfully(self, operation: int) -> None:
-        [row] = self._operations(operation)
-        api = self.world.api
-        if api.is_running(row["idempotency_key"]):
-            return  # nobody can know yet
-        outcome = State.SUCCEEDED if row["idempotency_key"] in api.executed else State.FAILED
-        query = b"select outbox.resolve(%(id)s, %(outcome)s, 'asked the provider')"
-        self._act(query, operation, outcome=outcome.value)
+    @property
+    def alive(self) -> list[laws.Row]:
+        """What is not final."""
+        return [row for row in self.rows if row["finished_at"] is None]
 
     @property
     def has_work(self) -> bool:
-        return any(row["due_in"] is not None and row["due_in"] <= timedelta(0) for row in self.rows)
+        """Something may be claimed, now or later."""
+        return any(row["state"] == "queued" for row in self.rows)
 
-    @property
-    def waits_for_later(self) -> bool:
-        return not self.has_work and any(row["due_in"] is not None for row in self.rows)
-
-    def _enqueue(
-        self, endpoint: str, not_before: timedelta = timedelta(0), deadline: timedelta | None = None
-    ) -> int:
-        [row] = self.world.rows(
-            b"select id from outbox.enqueue(%(endpoint)s, %(payload)s::json,"
-            b" not_before => clock_timestamp() + %(not_before)s,"
-            b" deadline => clock_timestamp() + %(deadline)s)",
-            {
-                "endpoint": endpoint,
-                "payload": json.dumps({"to": str(uuid.uuid4())}),
-                "not_before": not_before,
-                "deadline": deadline,
-            },
-        )
+    def _enqueue(self, endpoint: str, not_before: timedelta = ZERO, deadline: timedelta | None = None) -> int:
+        row = self.world.enqueue(endpoint, str(uuid.uuid4()), not_before, deadline)
         return int(row["id"])
 
-    def _may_send(self, held: Held) -> bool:
-        """Law 4 as the caller checks it; and what must then be true."""
-        if self.world.api.now - held.asked_at > held.operation.lease.send_within:
-            return False
-        key = held.operation.idempotency_key
-        assert not self.world.api.is_running(key), (
-            "sent while the API may still be busy with an earlier attempt"
-        )
-        return True
+    def _forget(self) -> None:
+        if self.world.api.manners.breaks_its_promise:
+            self.world.api.forget()
 
-    def _send(self, held: Held, fate: str) -> Reply:
-        if fate == "nobody" or not self._may_send(held):
-            return no_answer(Phase.CONNECTING)
-        api, key, body = self.world.api, held.operation.idempotency_key, held.operation.body
-        match fate:
-            case "answered":
-                return api.take(key, body)
-            case "executed, lost":
-                api.take(key, body)
-            case "slow":
-                api.take_slowly(key, body, done_after=CALL + SETTLE - SECOND)
-                self.world.go_on(CALL)
-            case "lost":
-                pass
-            case status:
-                return api.refuse(key, int(status), body)
-        return no_answer(Phase.SENT)
 
-    def _report(self, decision: Decision) -> str:
-        operation = decision.operation
-        [before] = self._operations(operation.id)
-        [row] = self.world.rows(statement("record"), columns([decision]))
-        [after] = self._operations(operation.id)
-        held = before["lease_token"] == operation.lease.token
-        assert (row["fate"] == "recorded") == held
-        if row["fate"] in {"late", "repeated"}:
-            moved = {"state", "lease_token", "next_attempt_at", "response_body", "finished_at"}
-            assert {name: before[name] for name in moved} == {name: after[name] for name in moved}
-        return str(row["fate"])
-
-    def _act(self, query: bytes, operation: int, **values: object) -> list[dict[str, Any]]:
-        try:
-            return self.world.rows(query, {"id": operation, **values})
-        except psycopg.Error as error:
-            assert error.sqlstate == "RO009", error  # noqa: PT017  any refusal in words will do
-            return []
-
-    def _operations(self, operation: int | None = None) -> list[dict[str, Any]]:
-        return self.world.rows(
-            b"select o.id, o.idempotency_key, o.state::text, o.first_sent_at, o.finished_at, o.resolved_by,"
-            b" o.lease_token, o.next_attempt_at, o.next_attempt_at - clock_timestamp() as due_in,"
-            b" o.response_status, o.response_body,"
-            b" (select min(a.started_at) from outbox.attempt a where a.operation_id = o.id and a.doubt)"
-            b" as earliest_doubt"
-            b" from outbox.operation o where %(id)s::bigint is null or o.id = %(id)s order by o.id",
-            {"id": operation},
-        )
+def edges_of(row: laws.Row) -> list[datetime]:
+    """Where laws meet time, by Postgres' clock."""
+    since, closes, lease = row["first_sent_at"], row["key_window_closes_at"], row["lease_expires_at"]
+    edges = [row["next_attempt_at"], row["settles_at"], row["deadline_at"], lease, closes]
+    if lease is not None:
+        edges.append(lease + 5 * SECOND)
+    if closes is not None:
+        edges += [closes - CALL, since + KEY_TTL]
+    return [at for at in edges if at is not None]

@@ -1,141 +1,49 @@
-"""The world that the model test plays in: an API with a memory, a clock to be moved, and the real outbox.
-
-Time is moved by moving the rows: every time on record goes back by as much as the world goes on, which is
-the same to all that Postgres decides. The API keeps world time: what was moved, and what really went by.
-Its promise is that of the specification.
-"""
+"""The world that the model plays in: its clocks, the API, the workers' loop, and the real outbox."""
 
 from __future__ import annotations
 
-import time
+import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, Final
+from uuid import UUID
 
-import httpx
 from psycopg import Connection
 from psycopg.rows import TupleRow, dict_row
 
-from worker.operation import Answer, Endpoint, NoAnswer, Operation, Phase, Reply
+from tests.integration.model.api import Api, Manners
+from tests.integration.model.calls import WorldLoop
+from tests.integration.model.clocks import HOLD, KEY_TTL, SETTLE, Clocks
+from worker.operation import Endpoint, Operation
 from worker.store.leases import endpoint_of, leased
 from worker.store.statements import statement
 
-ERRORS: Final = {
-    400: b'{"status":"error","error_code":"INVALID","message":"no","request_id":"r"}',
-    401: b'{"status":"error","error_code":"UNAUTHORIZED","message":"who","request_id":"r"}',
-    403: b'{"status":"error","error_code":"NUMBER_BARRED","message":"not that one","request_id":"r"}',
-    409: b'{"status":"error","error_code":"IN_PROGRESS","message":"busy","request_id":"r"}',
-    422: b'{"result":4001,"error":"VALIDATION","desc":"no"}',
-    429: b'{"status":"error","error_code":"RATE_LIMITED","message":"slow down","request_id":"r"}',
-    500: b'{"status":"error","error_code":"INTERNAL","message":"oops","request_id":"r"}',
-    502: b"<html>bad gateway</html>",
-    503: b'{"status":"error","error_code":"MAINTENANCE","message":"later","request_id":"r"}',
-    504: b"<html>gateway timeout</html>",
-}
-
-
-@dataclass(slots=True)
-class Cached:
-    """What the API keeps under a key."""
-
-    at: datetime
-    answer: Answer
-
-
-@dataclass(slots=True)
-class Api:
-    """An API that keeps the documented promise: the first success is replayed until its key is 24 h old."""
-
-    ttl: timedelta
-    began_at: float = field(default_factory=time.monotonic)
-    moved: timedelta = timedelta(0)
-    caches_errors: bool = False
-    executes_concurrent: bool = False
-    executed: dict[str, list[Answer]] = field(default_factory=dict)
-    """Every execution, by key: the ledger."""
-    bodies: dict[str, set[bytes]] = field(default_factory=dict)
-    """Every body that came with a key, which must be one."""
-    cache: dict[str, Cached] = field(default_factory=dict)
-    running: list[tuple[datetime, str]] = field(default_factory=list)
-    """Requests that are executed later, although nobody waits for the answer any more."""
-
-    @property
-    def now(self) -> datetime:
-        """World time."""
-        return (
-            datetime(2030, 1, 1, tzinfo=UTC)
-            + self.moved
-            + timedelta(seconds=time.monotonic() - self.began_at)
-        )
-
-    def take(self, key: str, body: bytes) -> Answer:
-        """A request that reaches the API: executed, or answered from the cache."""
-        self.bodies.setdefault(key, set()).add(body)
-        return self._execute(key, self.now)
-
-    def _execute(self, key: str, at: datetime) -> Answer:
-        cached = self.cache.get(key)
-        if cached is not None and at - cached.at < self.ttl:
-            return cached.answer
-        number = sum(map(len, self.executed.values())) + 1
-        body_out = b'{"result":0,"voice_id":"v%d","job_id":"v%d"}' % (number, number)
-        answer = Answer(200, ((b"content-type", b"application/json"),), body_out)
-        self.executed.setdefault(key, []).append(answer)
-        self.cache[key] = Cached(at, answer)
-        return answer
-
-    def refuse(self, key: str, status: int, body: bytes) -> Answer:
-        """An error: from a gateway in front of the API, which knows no keys, or from the API itself."""
-        self.bodies.setdefault(key, set()).add(body)
-        answer = Answer(status, ((b"content-type", b"application/json"),), ERRORS[status])
-        is_new = key not in self.cache or self.now - self.cache[key].at >= self.ttl
-        if self.caches_errors and is_new and status in {400, 409, 422, 429, 500} and not self.is_running(key):
-            self.cache[key] = Cached(self.now, answer)
-        return answer
-
-    def take_slowly(self, key: str, body: bytes, *, done_after: timedelta) -> None:
-        """A request that the API executes some time after its caller hung up."""
-        self.bodies.setdefault(key, set()).add(body)
-        self.running.append((self.now + done_after, key))
-
-    def is_running(self, key: str) -> bool:
-        """Whether a request with this key is still being executed, although its caller hung up."""
-        self.catch_up()
-        return any(running == key for _, running in self.running)
-
-    def go_on(self, by: timedelta) -> None:
-        """Let time pass."""
-        self.moved += by
-        self.catch_up()
-
-    def catch_up(self) -> None:
-        """Get done, each at its time, what is done by now."""
-        now = self.now
-        for done_at, key in sorted(self.running):
-            if done_at <= now:
-                self._execute(key, done_at)
-        self.running = [(done_at, key) for done_at, key in self.running if done_at > now]
-
-
-MOVED: Final = {
-    "operation": ("next_attempt_at", "deadline_at", "first_sent_at", "key_window_closes_at", "settles_at",
-                  "lease_expires_at", "created_at", "finished_at"),
-    "attempt": ("started_at", "finished_at"),
-    "account": ("paused_at", "blocked_until"),
-    "account_meter": ("refilled_at", "probe_at"),
-    "throttle": ("blocked_until", "blocked_at"),
-    "suspicion": ("met_at",),
-}  # fmt: skip
+HISTORY: Final = ("attempt", "operation", "action", "finished_count", "history")
+"""What is lost with the last commits."""
+OPERATIONS: Final = b"""
+    select o.id, o.idempotency_key, o.state::text, o.first_sent_at, o.key_window_closes_at, o.finished_at,
+           o.created_at, o.resolved_by, o.lease_token, o.attempt_number, o.next_attempt_at, o.settles_at,
+           o.deadline_at, o.lease_expires_at, o.next_attempt_at - clock_timestamp() as due_in,
+           o.response_status, o.response_headers, o.response_body, a.doubts,
+           exists (select from outbox.conflict c where c.id = o.id) as conflict
+      from outbox.operation o cross join lateral (
+           select array_agg(a.started_at order by a.number) as doubts
+             from outbox.attempt a where a.operation_id = o.id and a.doubt) as a
+     where %(id)s::bigint is null or o.id = %(id)s order by o.id"""
 
 
 class World:
-    """The API, the outbox, and the time that both share."""
+    """Everything but those who act in it, and the laws."""
 
-    def __init__(self, conn: Connection[TupleRow], api: Api) -> None:
+    def __init__(self, conn: Connection[TupleRow], manners: Manners, *, free_clock: bool) -> None:
         self.conn = conn
-        self.api = api
+        self.clocks = Clocks(self._tell, SETTLE - manners.delay, free=free_clock)
+        self.api = Api(self.clocks, manners)
+        self.loop = WorldLoop(self.clocks)
+        self._begin_anew()
         self.endpoints: dict[str, Endpoint] = {
             row["name"]: endpoint_of(row) for row in self.rows(statement("endpoints"))
         }
@@ -144,43 +52,117 @@ class World:
         with self.conn.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query, values).fetchall()
 
-    def claim(self, limit: int) -> list[Operation]:
-        """One real claim."""
-        values = {"max_count": limit, "hold": timedelta(seconds=30), "node": "model/1"}
-        start = {"after_account": "", "after_endpoint": "", "after_lane": ""}
+    def operations(self, operation: int | None = None) -> list[dict[str, Any]]:
+        """Every operation, or that one, with what its attempts tell; times are in UTC, to reckon with."""
         return [
-            leased(row, self.endpoints[row["endpoint"]])
-            for row in self.rows(statement("claim"), values | start)
+            {name: _in_utc(value) for name, value in row.items()}
+            for row in self.rows(OPERATIONS, {"id": operation})
         ]
 
-    def go_on(self, by: timedelta) -> None:
-        """Move the world on by moving every time on record back."""
-        self.api.go_on(by)
-        with self.as_owner_of_time():
-            for table, columns in MOVED.items():
-                moves = ", ".join(f"{column} = {column} - %(by)s::interval" for column in columns)
-                self.conn.execute(f"update outbox.{table} set {moves}".encode(), {"by": _exactly(by)})
+    def enqueue(
+        self, endpoint: str, key: str, not_before: timedelta, deadline: timedelta | None
+    ) -> dict[str, Any]:
+        [row] = self.rows(
+            b"select id, created from outbox.enqueue(%(endpoint)s, %(payload)s::json,"
+            b" idempotency_key => %(key)s, not_before => clock_timestamp() + %(not_before)s,"
+            b" deadline => clock_timestamp() + %(deadline)s)",
+            {
+                "endpoint": endpoint,
+                "payload": json.dumps({"to": key}),
+                "key": key,
+                "not_before": not_before,
+                "deadline": deadline,
+            },
+        )
+        return row
+
+    def claim(self, limit: int, node: str) -> list[Operation]:
+        """One real claim. Postgres may return its rows in any order, and the model must not."""
+        values = {"max_count": limit, "hold": HOLD, "node": node}
+        start = {"after_account": "", "after_endpoint": "", "after_lane": ""}
+        rows = sorted(self.rows(statement("claim"), values | start), key=itemgetter("id"))
+        return [leased(row, self.endpoints[row["endpoint"]]) for row in rows]
+
+    def do_upkeep(self) -> None:
+        self.rows(statement("rescue"), {"max_count": 100})
+        self.rows(statement("settle"), {"max_count": 100})
+        self.rows(statement("fold"))
+
+    def tokens(self) -> set[UUID]:
+        """Every lease on record."""
+        return {row["lease_token"] for row in self.rows(b"select lease_token from outbox.attempt")}
+
+    def close(self) -> None:
+        """End the calls that nobody ended."""
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+            self.loop.run_until_complete(task)
+        self.loop.close()
+
+    # Commits that are lost.
+
+    def copy_history(self) -> None:
+        """Keep what is on record, as a replica does that falls behind from now on."""
+        self.rows(statement("note_history"), {"hold": HOLD, "number": None, "lsn": None})
+        for table in HISTORY:
+            self.conn.execute(
+                f"truncate pg_temp.{table}; insert into pg_temp.{table} table outbox.{table}".encode()
+            )
+
+    def lose_history(self) -> None:
+        """Have nothing on record but what was copied."""
+        with self.unguarded():
+            for table in HISTORY:
+                self.conn.execute(f"delete from outbox.{table}".encode())
+                columns = self._columns(table)
+                self.conn.execute(
+                    f"insert into outbox.{table} ({columns}) overriding system value"
+                    f" select {columns} from pg_temp.{table}".encode()
+                )
+
+    # Setting up.
+
+    def _tell(self, time: datetime) -> None:
+        self.conn.execute("select set_config('model.clock', %s, false)", [time.isoformat()])
+
+    def _columns(self, table: str) -> str:
+        [row] = self.rows(
+            b"select string_agg(column_name, ', ') as names from information_schema.columns"
+            b" where table_schema = 'outbox' and table_name = %(table)s and is_generated = 'NEVER'",
+            {"table": table},
+        )
+        return str(row["names"])
 
     @contextmanager
-    def as_owner_of_time(self) -> Iterator[None]:
-        """No trigger fires within: history is frozen to everybody else."""
+    def unguarded(self) -> Iterator[None]:
+        """No trigger fires within: to everybody else history is frozen."""
         self.conn.execute("set session_replication_role = replica")
         try:
             yield
         finally:
             self.conn.execute("set session_replication_role = origin")
 
-    def empty(self) -> None:
-        with self.as_owner_of_time():
-            for table in ("attempt", "operation", "action", "throttle", "suspicion", "finished_count"):
+    def _begin_anew(self) -> None:
+        with self.unguarded():
+            for table in (*HISTORY[:-1], "account_meter", "account"):
                 self.conn.execute(f"delete from outbox.{table}".encode())
+        for table in HISTORY:
+            self.conn.execute(f"create temp table if not exists {table} (like outbox.{table})".encode())
+        self.conn.execute(
+            "update outbox.history set noted_at = clock_timestamp(), adopted_at = clock_timestamp(),"
+            " doubted_at = null, doubted_reason = null"
+        )
+        # No breaker, so that whatever is due can be claimed.
+        self.conn.execute(
+            "insert into outbox.account (name, app_id, breaker_after) values ('default', 'app', null)"
+        )
+        self.conn.execute(
+            "update outbox.endpoint set key_ttl = %s, refusal_is_proof = %s",
+            [KEY_TTL, self.api.manners.refusal_is_proof],  # a day, says psycopg
+        )
 
 
-def _exactly(by: timedelta) -> str:
-    return f"{by.total_seconds():f} seconds"
-
-
-def no_answer(phase: Phase) -> Reply:
-    """A try without a whole answer."""
-    error = httpx.ConnectError("refused") if phase is Phase.CONNECTING else httpx.ReadTimeout("no answer")
-    return NoAnswer(phase, error)
+def _in_utc(value: object) -> object:
+    if isinstance(value, list):
+        return [_in_utc(each) for each in value]
+    return value.astimezone(UTC) if isinstance(value, datetime) else value

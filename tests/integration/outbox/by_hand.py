@@ -17,7 +17,6 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from tests.integration.model.world import MOVED
 from worker.operation import Answer, Operation, Reply
 from worker.outcome import classify
 from worker.retry import Decision, decide
@@ -37,6 +36,16 @@ WINDOW: Final = timedelta(hours=24) - timedelta(minutes=10)
 RESCUED_AFTER: Final = CALL + HOLD + timedelta(seconds=6)
 """From a claim to the rescue of its lease, if nobody records it."""
 
+MOVED: Final = {
+    "operation": ("next_attempt_at", "deadline_at", "first_sent_at", "key_window_closes_at", "settles_at",
+                  "lease_expires_at", "created_at", "finished_at"),
+    "attempt": ("started_at", "finished_at"),
+    "account": ("paused_at", "blocked_until"),
+    "account_meter": ("refilled_at", "probe_at"),
+    "throttle": ("blocked_until", "blocked_at"),
+    "suspicion": ("met_at",),
+}  # fmt: skip
+"""Every time on record that Postgres decides by."""
 FINISHED: Final = b"""
     insert into outbox.operation (account, app_id, endpoint, idempotency_key, payload, payload_sha256, lane,
                                   state, next_attempt_at, finished_at, first_sent_at, key_window_closes_at,
