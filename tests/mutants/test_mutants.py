@@ -55,3 +55,11 @@ def test_a_patch_without_its_head_or_body_is_refused(tmp_path: Path, lost: str) 
     damaged.write_text(whole.read_text().replace(lost, ""))
     with pytest.raises(ValueError, match="is no patch of a law"):
         read(damaged)
+
+
+def test_every_survivor_that_is_explained_may_still_be_met() -> None:
+    sources = [ROOT / "worker" / name for name in ("outcome.py", "retry.py")]
+    lines = {line.strip() for source in sources for line in source.read_text().splitlines()}
+    explained = re.findall(r"(?m)^- `\w+: - (.+)`$", (PATCHES / "SURVIVORS.md").read_text())
+    assert len(explained) > 1
+    assert [each for each in explained if not any(each.startswith(f"{line} + ") for line in lines)] == []
