@@ -11,6 +11,7 @@ everywhere else the law's own tests and the great test both did.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,7 @@ def main() -> int:
     ]
     if not chosen:
         parser.error("there is no such patch")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # which undoes all that was set up
     false_alarms = [_say("nothing broken", finding) for finding in control(chosen)]
     survivors = [each for each in chosen if not _is_caught(each)]
     _print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
