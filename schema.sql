@@ -317,6 +317,16 @@ comment on function outbox.action_stays is 'Trigger: the audit is append-only';
 create trigger action_stays before update or delete on outbox.action for each row execute function outbox.action_stays();
 create trigger action_stays_whole before truncate on outbox.action for each statement execute function outbox.action_stays();
 
+create function outbox.action_outlasts_a_crash() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);  -- whoever was told that it is cancelled, paused or shut relies on it
+    end if;
+    return null;
+end $$;
+comment on function outbox.action_outlasts_a_crash is 'Trigger: the commit of what a person did waits for the disk';
+create trigger action_outlasts_a_crash before insert on outbox.action for each statement execute function outbox.action_outlasts_a_crash();
+
 -- Operations ----------------------------------------------------------------------------------------------------------
 
 create table outbox.operation (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 import psycopg
 import pytest
 
@@ -70,6 +72,24 @@ def test_every_action_tells_who_did_what_to_what_why_and_when(
         conn, "select acted_at > now() - interval '1 min' from outbox.action where id = %s", [action["id"]]
     )
     assert operation(conn, id_)["last_action"] == action["id"]
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "select outbox.cancel(%s, 'the customer called')",
+        "select outbox.pause((select account from outbox.operation where id = %s), 'the customer called')",
+        "select outbox.doubt_history('operation ' || %s::bigint || ' is older than its answer')",
+    ],
+)
+def test_a_deed_outlasts_a_crash_though_the_session_would_not_wait_for_the_disk(
+    conn: psycopg.Connection, deed: LiteralString
+) -> None:
+    id_ = enqueue(conn)["id"]
+    with conn.transaction(force_rollback=True):
+        conn.execute("set local synchronous_commit = off")
+        conn.execute(deed, [id_])
+        assert value(conn, "show synchronous_commit") == "on"
 
 
 def test_a_deed_that_is_rolled_back_is_not_on_record(conn: psycopg.Connection) -> None:
