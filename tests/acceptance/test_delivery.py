@@ -56,6 +56,7 @@ def test_psql_an_account_and_a_celery_worker_deliver_what_plain_sql_enqueued(
         any_server.drop(database)
 
 
+@pytest.mark.timeout(400)  # each 429 and 503 stops everything for a second, and their number is chance
 def test_two_thousand_operations_end_succeeded_and_none_twice_though_a_third_of_all_requests_fails(
     database: Database, conn: psycopg.Connection, tmp_path: Path
 ) -> None:
@@ -66,7 +67,7 @@ def test_two_thousand_operations_end_succeeded_and_none_twice_though_a_third_of_
     ):
         furnish(conn, api)
         enqueue(conn, 2000)
-        all_succeed(conn, 2000, within=100)
+        all_succeed(conn, 2000, within=300)
         executed_once_each(api, conn)
         assert sum(count for fault, count in api.counts().by_fault.items() if fault != "none") > 400
 
