@@ -8,6 +8,8 @@ Decisions:
     2026-11-24: no time limits: their exception lands in one coroutine of many. A drain has its own time.
     2026-11-24: RINGONCE_BROKER_URL is the only word on the broker. Celery would also obey BROKER_URL, which
     in a container often belongs to somebody else.
+    2026-11-24: a pool child that ends waits half a minute for Celery to take its last results. A task that was
+    handed out within milliseconds of the stop Celery has forgotten. No result of ours is worth the wait.
     2026-11-24: gossip, mingle and event heartbeats are off. Drains are anonymous, and nothing reads them; on
     Redis mingle alone delays every start by a second.
 """
@@ -20,6 +22,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
+import billiard.pool
 from billiard import get_start_method
 from celery import Celery, concurrency, signals
 from celery.bin.base import CLIContext
@@ -47,6 +50,9 @@ RABBITMQ_OPTIONS: Final = {"read_timeout": 10, "write_timeout": 10, "confirm_pub
 """Without them a broker that is cut off, not down, holds a thread for as long as TCP likes, or takes rings
 that it never gets."""
 
+LAST_RESULTS: Final = 10
+"""How often a pool child that ends looks, ten times a second, whether its results were taken."""
+
 
 def build_app(settings: Settings) -> Celery[Any]:
     """An app whose workers ring for themselves, and refuse to start on what they could not work with.
@@ -54,6 +60,7 @@ def build_app(settings: Settings) -> Celery[Any]:
     It has no tasks yet: the bell rings for ``doorbell.DRAIN`` and ``doorbell.UPKEEP``.
     """
     wakeups.install()
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_RESULTS
     app: Celery[Any] = Celery("ringonce")
     app.conf.update(configuration(settings))
     app.steps["worker"].add(doorbell(settings))

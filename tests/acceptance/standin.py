@@ -20,7 +20,7 @@ from psycopg.rows import TupleRow
 
 from worker import loops
 from worker.doorbell import DRAIN, UPKEEP
-from worker.fleet import build_app
+from worker.fleet import QuietConsumer, build_app
 from worker.settings import load_settings
 
 Connection = AsyncConnection[TupleRow]
@@ -36,11 +36,20 @@ HOLD = float(os.environ.get("STANDIN_HOLD", "0"))
 
 settings = load_settings()
 app = build_app(settings)
+app.conf.worker_consumer = f"{__name__}:TellingConsumer"
 
 
 def say(what: str, **more: object) -> None:
     line = json.dumps({"what": what, "pid": os.getpid(), "at": time.time(), **more})
     os.write(int(os.environ["STANDIN_PIPE"]), f"{line}\n".encode())
+
+
+class TellingConsumer(QuietConsumer):
+    """The consumer, which says when it has forgotten what no child has begun."""
+
+    def on_close(self) -> None:
+        super().on_close()
+        say("consumer closed")
 
 
 @signals.worker_ready.connect(weak=False)

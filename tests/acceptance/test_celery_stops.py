@@ -10,11 +10,13 @@ import os
 import signal
 import time
 
+import psutil
 import psycopg
 import pytest
 from celery import Celery
 
 from tests.acceptance.workers import Redis, StartWorker, enqueue
+from tests.waiting import until
 
 SOON = 5.0
 """Seconds: between the 3.5 that a stop took on a machine with eight times the work that it could do, and the
@@ -50,6 +52,26 @@ def test_running_drain_feels_the_stop(pool: str, start_worker: StartWorker, conn
     assert worker.ends() == 0
     assert time.time() - told_at < SOON
     worker.hear("house closed")
+
+
+def test_stop_that_comes_with_a_ring_is_no_slower(
+    start_worker: StartWorker, conn: psycopg.Connection
+) -> None:
+    """Celery forgets a task that no child has confirmed yet; the child then waits for it in vain."""
+    worker = start_worker()
+    worker.hear("upkeep")
+    children = psutil.Process(worker.pid).children()
+    for child in children:
+        child.suspend()
+    enqueue(conn)
+    until(lambda: "Task ringonce.drain" in worker.log)
+    told_at = time.monotonic()
+    worker.stop()
+    worker.hear("consumer closed")
+    for child in children:
+        child.resume()
+    assert worker.ends() == 0
+    assert time.monotonic() - told_at < SOON
 
 
 def test_control_shutdown_is_felt_as_well_as_a_signal(
