@@ -8,8 +8,8 @@ Decisions:
     2026-11-24: no time limits: their exception lands in one coroutine of many. A drain has its own time.
     2026-11-24: RINGONCE_BROKER_URL is the only word on the broker. Celery would also obey BROKER_URL, which
     in a container often belongs to somebody else.
-    2026-11-24: a pool child that ends waits half a minute for Celery to take its last results. A task that was
-    handed out within milliseconds of the stop Celery has forgotten. No result of ours is worth the wait.
+    2026-11-24: a pool child that ends waits half a minute for Celery to take its last results. A task that
+    was handed out within milliseconds of the stop Celery has forgotten. No result of ours is worth the wait.
     2026-11-24: gossip, mingle and event heartbeats are off. Drains are anonymous, and nothing reads them; on
     Redis mingle alone delays every start by a second.
 """
