@@ -177,6 +177,8 @@ create table outbox.endpoint (
            and backoff > '0' and backoff_cap >= backoff and backoff_cap <= '24:00:00'
            and default_deadline > '0' and default_deadline <= '87600:00:00'),
     constraint endpoint_key_outlives_a_call check (key_ttl - key_safety >= call_deadline + '00:00:01'),
+    -- law 3: the last send may still be on its way to its key when the window closes, for settle at most
+    constraint endpoint_safety_outlasts_settle check (key_safety >= settle),
     constraint endpoint_success_is_told_whole check ((success_field is null) = (success_value is null))
 );
 comment on table outbox.endpoint is 'One API method: where it is, how its answers are read, how long its keys protect. Another API is another row';
@@ -187,7 +189,7 @@ comment on column outbox.endpoint.success_value is 'What that member must be, st
 comment on column outbox.endpoint.id_field is 'Member that holds the provider''s id, a non-empty string; null: the API gives none';
 comment on column outbox.endpoint.key_header is 'Name of the header that carries the key';
 comment on column outbox.endpoint.key_ttl is 'How long the API keeps a key';
-comment on column outbox.endpoint.key_safety is 'Taken off key_ttl: clock differences, and the way to the API';
+comment on column outbox.endpoint.key_safety is 'Taken off key_ttl: settle, and beyond it what clocks may differ by';
 comment on column outbox.endpoint.settle is 'How long the API may stay busy with a request whose answer we did not get (law 4)';
 comment on column outbox.endpoint.call_deadline is 'Total time for one call, from connecting to the last byte of the answer';
 comment on column outbox.endpoint.max_attempts is 'Attempts that count, before the operation is given up';
@@ -1974,11 +1976,7 @@ create function outbox.locked(id bigint, reason text) returns outbox.operation
 declare
     found_operation outbox.operation;
 begin
-    if locked.reason is null or locked.reason !~ '[^[:space:]]' then
-        raise exception 'a reason is missing' using errcode = 'RO009', hint = 'Say why, for whoever reads the audit.';
-    elsif octet_length(locked.reason) > 4000 then
-        raise exception 'a reason has at most 4,000 bytes' using errcode = 'RO009';
-    end if;
+    perform outbox.need_reason(locked.reason);
     select o.* into found_operation from outbox.operation o where o.id = locked.id for no key update;
     if not found then
         raise exception 'there is no operation %', locked.id using errcode = 'RO008';
@@ -2123,11 +2121,7 @@ comment on function outbox.resolve is
 create function outbox.known_account(name text, reason text) returns void
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
-    if known_account.reason is null or known_account.reason !~ '[^[:space:]]' then
-        raise exception 'a reason is missing' using errcode = 'RO009', hint = 'Say why, for whoever reads the audit.';
-    elsif octet_length(known_account.reason) > 4000 then
-        raise exception 'a reason has at most 4,000 bytes' using errcode = 'RO009';
-    end if;
+    perform outbox.need_reason(known_account.reason);
     perform from outbox.account a where a.name = known_account.name for no key update;
     if not found then
         raise exception 'there is no account %', quote_nullable(known_account.name) using errcode = 'RO002';

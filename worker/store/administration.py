@@ -75,7 +75,6 @@ _RULES: Final[dict[str, tuple[type[RingonceError], str]]] = {
         StateConflict,
         "the account has operations, and they carry its APP ID: add another account for the new one",
     ),
-    "action_reason_check": (StateConflict, "a reason is at most 4,000 bytes"),
 }
 """What the constraints mean that an administrator can run into."""
 
@@ -103,6 +102,7 @@ def cancel(conn: Connection[TupleRow], operation_id: int, reason: str) -> State:
     Raises:
         OperationNotFound: there is none of that number.
         StateConflict: it is not queued, or there is no reason.
+        ClaimsShut: it may have been sent by an attempt whose record was lost.
     """
     return State(_one(conn, "cancel", id=operation_id, reason=reason)[0])
 

@@ -341,6 +341,6 @@ async def test_law_10_a_retention_of_days_is_exact_hours_even_where_clocks_chang
 
 
 async def test_law_10_a_duration_of_days_becomes_exact_hours(outbox: Outbox) -> None:
-    outbox.change("endpoint", "sms.send", key_ttl=timedelta(days=3), settle=timedelta(hours=24))
-    row = outbox.rows(b"select key_ttl::text, settle::text from outbox.endpoint where name = 'sms.send'")
-    assert row == [{"key_ttl": "72:00:00", "settle": "24:00:00"}]
+    outbox.change("endpoint", "sms.send", key_ttl=timedelta(days=3), key_safety=timedelta(days=1))
+    row = outbox.rows(b"select key_ttl::text, key_safety::text from outbox.endpoint where name = 'sms.send'")
+    assert row == [{"key_ttl": "72:00:00", "key_safety": "24:00:00"}]

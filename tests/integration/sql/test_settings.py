@@ -56,6 +56,7 @@ BAD: list[tuple[str, str, str]] = [
     ("endpoint", "key_safety = '-1 s'", "endpoint_durations_are_in_bounds"),
     ("endpoint", "settle = '-1 s'", "endpoint_durations_are_in_bounds"),
     ("endpoint", "settle = '25:00:00'", "endpoint_durations_are_in_bounds"),
+    ("endpoint", "settle = '00:10:00.000001'", "endpoint_safety_outlasts_settle"),
     ("endpoint", "call_deadline = '0'", "endpoint_durations_are_in_bounds"),
     ("endpoint", "backoff = '0'", "endpoint_durations_are_in_bounds"),
     ("endpoint", "backoff_cap = '1 s'", "endpoint_durations_are_in_bounds"),
@@ -148,7 +149,9 @@ def test_a_day_is_stored_as_24_hours(conn: psycopg.Connection, name: str) -> Non
     """psycopg sends timedelta(hours=24) as "1 day", which is 25 hours once a year."""
     with conn.transaction(force_rollback=True):
         conn.execute(
-            "update outbox.endpoint set key_ttl = '300 days', backoff_cap = '1 day' where name = 'voice.call'"
+            "update outbox.endpoint set key_ttl = '300 days', key_safety = %s, backoff_cap = '1 day'"
+            " where name = 'voice.call'",
+            [HOUR if name == "key_ttl" else 24 * HOUR],
         )
         conn.execute(f"update outbox.endpoint set {name} = %s where name = 'voice.call'", [24 * HOUR])
         assert (
