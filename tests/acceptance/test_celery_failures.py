@@ -41,7 +41,7 @@ def test_killed_worker_leaves_no_process_and_its_work_to_the_next(
     assert start_worker().hear("drain", serving=True).served == 1
 
 
-def test_without_its_broker_the_bell_drains_by_itself_until_the_broker_is_back(
+def test_law_8_without_its_broker_the_bell_drains_by_itself_until_the_broker_is_back(
     start_worker: StartWorker, conn: psycopg.Connection, own_redis: Redis
 ) -> None:
     worker = start_worker(BROKER_URL=own_redis.url)

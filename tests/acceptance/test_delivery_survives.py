@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 import tempfile
@@ -11,6 +13,8 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import redis
+from celery import Celery
 
 from tests.acceptance.delivering import (
     all_succeed,
@@ -23,7 +27,9 @@ from tests.acceptance.delivering import (
 from tests.acceptance.workers import Redis
 from tests.postgres import SCHEMA, Database, folder_for_clusters, load
 from tests.waiting import until
+from worker.doorbell import DRAIN
 from worker.embedded import FAST_AND_UNSAFE, EmbeddedPostgres
+from worker.rope import QUEUE, Rope
 from worker.sandbox import Faults, Sandbox, SandboxSettings
 
 SLOW = SandboxSettings(faults=Faults(latency_seconds=(0.5, 0.8)))
@@ -109,3 +115,32 @@ def test_deliveries_go_on_while_the_broker_is_away(
         enqueue(conn, 50)
         all_succeed(conn, 150, within=30)
         executed_once_each(api, conn)
+
+
+def ring_taken_from(broker: redis.Redis, url: str) -> bytes:
+    """One ring for a drain, as it lies at the broker."""
+    Rope(Celery(broker=url, set_as_current=False)).ring(DRAIN, expires=60)
+    ring: bytes | None = broker.lpop(QUEUE)  # type: ignore[assignment]  # the stubs think of other calls
+    assert ring is not None
+    return ring
+
+
+def test_law_8_a_ring_that_the_broker_doubles_or_delays_has_nothing_sent_twice(
+    database: Database, conn: psycopg.Connection, own_redis: Redis, tmp_path: Path
+) -> None:
+    settings = {**QUICK, "BROKER_URL": own_redis.url}
+    with redis.Redis.from_url(own_redis.url) as broker, Sandbox(SLOW) as api:
+        ring = ring_taken_from(broker, own_redis.url)
+        assert json.loads(base64.b64decode(json.loads(ring)["body"]))[:2] == [[], {}], "it carries nothing"
+        furnish(conn, api)
+        enqueue(conn, 300)
+        broker.rpush(QUEUE, *[ring] * 30)
+        with (
+            node(database.url, "-c", "2", folder=tmp_path, NODE="left", **settings),
+            node(database.url, "-c", "2", folder=tmp_path, NODE="right", **settings),
+        ):
+            all_succeed(conn, 300, within=60)
+            broker.rpush(QUEUE, *[ring] * 30)  # for what has long been done
+            until(lambda: broker.llen(QUEUE) == 0, within=60, told=lambda: broker.llen(QUEUE))
+        executed_once_each(api, conn)
+        assert api.counts().requests == 300

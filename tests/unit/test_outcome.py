@@ -101,7 +101,7 @@ def test_what_we_end_ourselves_after_sending_is_ambiguous(error: Exception) -> N
     [ValueError("x"), OSError(5, "x"), KeyboardInterrupt(), MemoryError(), httpx.InvalidURL("x")],
     ids=repr,
 )
-def test_an_unknown_exception_is_ambiguous_in_every_phase(error: BaseException, phase: Phase) -> None:
+def test_law_9_an_unknown_exception_is_ambiguous_in_every_phase(error: BaseException, phase: Phase) -> None:
     outcome = silent(phase, error)
     assert (outcome.verdict, outcome.doubt, outcome.settled) == (Verdict.AMBIGUOUS, True, False)
 
@@ -128,7 +128,7 @@ TABLE: dict[Verdict, set[int]] = {
 EVERY_STATUS = [0, *range(100, 1000)]
 
 
-def test_every_status_means_what_its_row_says_and_any_other_is_ambiguous() -> None:
+def test_law_9_every_status_means_what_its_row_says_and_any_other_is_ambiguous() -> None:
     for status in EVERY_STATUS:
         row = next((verdict for verdict, row in TABLE.items() if status in row), Verdict.AMBIGUOUS)
         expected = Verdict.ACCEPTED if 200 <= status < 300 else row

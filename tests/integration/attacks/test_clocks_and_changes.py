@@ -21,7 +21,7 @@ DAY = timedelta(days=1)
 @pytest.mark.parametrize(
     ("phase", "error"), [(Phase.CONNECTING, SendWindowPassed()), (Phase.SENT, TimeoutError())]
 )
-async def test_a_wall_clock_set_forward_ends_no_operation(
+async def test_law_10_a_wall_clock_set_forward_ends_no_operation(
     outbox: Outbox, database: Database, phase: Phase, error: Exception
 ) -> None:
     """It may keep a request from leaving; when a deadline or a window has passed is for Postgres to say."""
