@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -11,12 +12,20 @@ from hypothesis.stateful import run_state_machine_as_test
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.integration.model.clocks import put_in_hand
+from tests.integration.model import laws, outcomes
+from tests.integration.model.api import Course, Manners
+from tests.integration.model.clocks import CALL, KEY_SAFETY, SETTLE, TICK, ZERO, put_in_hand
+from tests.integration.model.fleet import Fleet
 from tests.integration.model.machine import Outbox
+from tests.integration.model.world import World
 from tests.postgres import SCHEMA, Server, load
+from worker.sandbox.idempotency import Rules
+from worker.sandbox.switches import Gate
 
 EXAMPLES = 150
 STEPS = 50
+SLOWEST = Manners(Rules(), Gate.BEFORE_KEY, delay=SETTLE, refusal_is_proof=False)
+"""An API that looks at the key of a request whose caller hung up as late as it may."""
 
 
 @pytest.fixture
@@ -44,3 +53,36 @@ def test_the_laws_hold_whatever_happens_in_whatever_order(outbox: Connection[Tup
             print_blob=True,
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("back", "executed_count"),
+    [(KEY_SAFETY - SETTLE - TICK, 1), (KEY_SAFETY - SETTLE + 2 * TICK, 2)],
+    ids=["within", "beyond"],
+)
+def test_a_clock_of_postgres_set_back_by_more_than_key_safety_less_settle_may_ring_twice(
+    outbox: Connection[TupleRow], back: timedelta, executed_count: int
+) -> None:
+    """The same is a clock of the API that is faster by so much over the life of a key."""
+    world = World(outbox, SLOWEST, free_clock=True)
+    fleet = Fleet(world, laws.Evidence())
+    key = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+    id_ = world.enqueue("sms.send", key, ZERO, None)["id"]
+    lose_the_answers(fleet, Course.AT_ONCE)
+    world.clocks.ahead -= back  # further than ``Clocks.step`` would
+    [row] = world.operations(id_)
+    world.clocks.go_on(row["key_window_closes_at"] - CALL - TICK - world.clocks.database)
+    lose_the_answers(fleet, Course.LATE)
+    world.clocks.go_on(SETTLE)
+    world.api.catch_up()
+    world.close()
+    assert len(world.api.executed[key]) == executed_count
+
+
+def lose_the_answers(fleet: Fleet, course: Course) -> None:
+    """Send what is due, and hear nothing until the calls are cut."""
+    calls = fleet.send_all(course)
+    assert all(sent.request is not None for sent in calls)
+    fleet.world.clocks.go_on(CALL)
+    for sent in calls:
+        fleet.report(fleet.decide(fleet.answer(sent, outcomes.NO_ANSWER)))

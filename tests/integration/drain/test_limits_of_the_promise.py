@@ -159,19 +159,6 @@ async def test_an_api_busy_for_longer_than_settle_rings_twice_if_it_runs_one_key
     assert outbox.state(id_) == "succeeded"
 
 
-@LIMIT
-async def test_a_clock_of_postgres_set_back_by_more_than_key_safety_may_ring_twice(
-    outbox: Outbox, api: Sandbox, database: Database, error: timedelta, ring_count: int
-) -> None:
-    """The same is a clock of the API that is faster by so much over the life of a key."""
-    await ring_and_lose_the_answer(outbox, api, database)
-    go_on(outbox, api, LAST_MOMENT)
-    api.advance(error.total_seconds())
-    async with open_test_house(database) as house:
-        assert (await drained(house)).verdicts == {Verdict.ACCEPTED: 1}
-    assert len(api.ledger) == ring_count
-
-
 # A Postgres that confirms commits before they are on disk.
 
 
