@@ -14,12 +14,8 @@ from pathlib import Path
 
 import psutil
 
-EXCUSES = ("Postgres cannot be reached", "Could not start worker processes", "in get_process_queues")
-"""With these a worker may end by itself, and whoever supervises it tries again: the first if Postgres is away
-when it starts; the second, Celery's, if one of its children was killed before it reached its broker; the
-third, Celery's too (its issue 6052), if that happened in the moment in which the broker hung up."""
-GOOD_ENDS = (0, -signal.SIGTERM)
-"""The second: told to stop before Celery was there to be told."""
+from tests.chaos import logs
+
 STOP_SECONDS = 45.0
 """A worker that was told to stop may still wait for a Postgres that does not answer."""
 
@@ -37,6 +33,8 @@ class Node:
         self.starts = 0
         self._environment = {**environment, "RINGONCE_NODE": name}
         self._process: subprocess.Popen[bytes] | None = None
+        self._struck = False
+        """Its main process was killed: that is no end of its own."""
         self._started_at = 0
         """Where in the log its present life begins."""
         self._lock = threading.RLock()
@@ -46,6 +44,7 @@ class Node:
         with self._lock:
             if self._process is not None:
                 return
+            self._struck = False
             command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "WARNING", "-c", "2"]
             self._started_at = self.log.stat().st_size
             with self.log.open("ab") as log:
@@ -61,26 +60,32 @@ class Node:
             self.starts += 1
 
     def supervise(self) -> None:
-        """Start it anew if it has ended by itself; complain unless Postgres was away when it started."""
+        """Start it anew if it has ended by itself; complain unless it had to."""
         with self._lock:
-            if self._process is None or not _has_ended(self._process):
-                return
-            process = self._process
-            self.kill()
-            self._complain_unless_excused(f"ended by itself, with {process.returncode}")
-            self.start()
+            if self._process is not None and _has_ended(self._process):
+                self.kill()
+                self.start()
 
     def kill(self) -> None:
-        """SIGKILL all of it, as when a machine loses its power; it stays away until it is started."""
+        """SIGKILL all of it, as when a machine loses its power; it stays away until it is started.
+
+        Complains if it had ended by itself before, unless it had to.
+        """
         with self._lock:
             process, self._process = self._process, None
-            if process is not None:
-                _kill_group(process)
+            if process is None:
+                return
+            had_ended = _has_ended(process) and not self._struck
+            _kill_group(process)
+            if had_ended and not logs.has_excuse(self._said):
+                self._complain(f"ended by itself, with {process.returncode}")
 
     def kill_main(self) -> None:
         """SIGKILL its main process only."""
         with self._lock:
+            self.supervise()
             if self._process is not None:
+                self._struck = True
                 os.kill(self._process.pid, signal.SIGKILL)
 
     def signal(self, number: int) -> None:
@@ -104,20 +109,26 @@ class Node:
         with self._lock:
             process = self._process
             if process is None or _has_ended(process):
-                return
-            os.kill(process.pid, signal.SIGTERM)
-            if not _ends_within(process, STOP_SECONDS):
-                self.complaints.append(f"{self.name} was still there {STOP_SECONDS:g} s after SIGTERM")
                 self.kill()
                 return
-            self.kill()
-            if process.returncode not in GOOD_ENDS:
-                self._complain_unless_excused(f"ended with {process.returncode} after SIGTERM")
+            was_up = logs.is_up(self._said)
+            os.kill(process.pid, signal.SIGTERM)
+            has_gone = _ends_within(process, STOP_SECONDS)
+            self._process = None
+            _kill_group(process)
+            told_too_soon = process.returncode == -signal.SIGTERM and not was_up
+            if not has_gone:
+                self._complain(f"was still there {STOP_SECONDS:g} s after SIGTERM")
+            elif process.returncode and not told_too_soon and not logs.has_excuse(self._said):
+                self._complain(f"ended with {process.returncode} after SIGTERM")
 
-    def _complain_unless_excused(self, what: str) -> None:
-        said = self.log.read_bytes()[self._started_at :].decode(errors="replace")
-        if not any(excuse in said for excuse in EXCUSES):
-            self.complaints.append(f"{self.name} {what}: {said[-500:]}")
+    @property
+    def _said(self) -> str:
+        """What it has said in its present life."""
+        return self.log.read_bytes()[self._started_at :].decode(errors="replace")
+
+    def _complain(self, what: str) -> None:
+        self.complaints.append(f"{self.name} {what}: {self._said[-500:]}")
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
