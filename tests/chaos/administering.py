@@ -10,11 +10,15 @@ from contextlib import contextmanager
 
 import psycopg
 
-from tests.chaos.schedule import SETTLE, Event
+from tests.chaos.schedule import LONGEST_STOP, SETTLE, Event
 from tests.chaos.stage import ACCOUNTS, Stage
 
-FOUND_OUT_AFTER = SETTLE + 2.0
-"""Seconds after its last attempt, when a person knows whether an operation was executed."""
+FOUND_OUT_AFTER = LONGEST_STOP + SETTLE + 2.0
+"""Seconds after its last attempt, when a person knows whether an operation was executed.
+
+A rescued attempt ended with its lease, as far as the outbox knows, while its worker may have stood still with
+half of a request sent, which it goes on to send.
+"""
 STATES = {
     "cancel": "state = 'queued'",
     "retry": "state in ('failed', 'expired', 'cancelled', 'unresolved')",

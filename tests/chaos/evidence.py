@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import class_row
@@ -41,6 +41,10 @@ class Row:
     resolved: bool
     leased: bool
     settle: float
+    deadline_at: datetime | None
+    key_window_closes_at: datetime | None
+    attempt_count: int
+    max_attempts: int
 
     @property
     def key(self) -> Key:
@@ -66,16 +70,35 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
+class Action:
+    """What an administrator did to an operation."""
+
+    operation_id: int
+    name: str
+    acted_at: datetime
+    detail: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.acted_at:%T.%f} {self.name} {dict(self.detail)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """All of it."""
 
+    seconds: float
+    """How long things went wrong."""
+    collected_at: datetime
+    """By the clock of Postgres, which is the API's too."""
+    replay_header: str | None
+    """Which the API adds to an answer that it gives again."""
     operations: Sequence[Row]
     tries: Mapping[int, Sequence[Try]]
     """By operation, in the order of their numbers."""
     conflicts: frozenset[int]
     """Operations in ``outbox.conflict``."""
-    actions: Mapping[int, Sequence[str]]
-    """What administrators did, by operation."""
+    actions: Mapping[int, Sequence[Action]]
+    """What administrators did, by operation, in the order in which they did it."""
     executions: Mapping[Key, Sequence[Execution]]
     requests: Mapping[Key, Sequence[Request]]
     counts: Counts
@@ -120,7 +143,8 @@ _ROWS = """
            encode(o.payload_sha256, 'hex') as payload_sha256, o.state::text,
            o.response_status, o.response_headers, o.response_body, o.provider_id, o.last_error, o.reissue_of,
            o.resolved_by is not null as resolved, o.lease_token is not null as leased,
-           extract(epoch from e.settle)::float8 as settle
+           extract(epoch from e.settle)::float8 as settle,
+           o.deadline_at, o.key_window_closes_at, o.attempt_count, e.max_attempts
       from outbox.operation o join outbox.endpoint e on e.name = o.endpoint order by o.id
 """
 _TRIES = """
@@ -129,8 +153,7 @@ _TRIES = """
       from outbox.attempt order by operation_id, number
 """
 _ACTIONS = """
-    select operation_id, to_char(acted_at, 'HH24:MI:SS.MS') || ' ' || name || ' ' || detail::text
-      from outbox.action where operation_id is not null order by id
+    select operation_id, name, acted_at, detail from outbox.action where operation_id is not null order by id
 """
 
 
@@ -138,12 +161,13 @@ def collect(stage: Stage, memory: Memory) -> Evidence:
     """Read everything, once nothing moves any more."""
     with stage.connect() as conn:
         conn.execute("set time zone 'UTC'")
-        operations, tries = _rows(conn), _tries(conn)
+        operations, tries, actions = _rows(conn), _tries(conn), _actions(conn)
         conflicts = frozenset(number for (number,) in conn.execute("select id from outbox.conflict"))
-        actions = defaultdict(list)
-        for number, told in conn.execute(_ACTIONS):
-            actions[number].append(told)
+        collected_at = conn.execute("select clock_timestamp()").fetchone()
     return Evidence(
+        seconds=stage.schedule.seconds,
+        collected_at=collected_at[0] if collected_at else datetime.now(UTC),
+        replay_header=stage.schedule.setup.replay_header,
         operations=operations,
         tries=tries,
         conflicts=conflicts,
@@ -168,6 +192,14 @@ def _tries(conn: psycopg.Connection) -> dict[int, list[Try]]:
         for each in cursor.execute(_TRIES):
             tries[each.operation_id].append(each)
     return tries
+
+
+def _actions(conn: psycopg.Connection) -> dict[int, list[Action]]:
+    actions = defaultdict(list)
+    with conn.cursor(row_factory=class_row(Action)) as cursor:
+        for each in cursor.execute(_ACTIONS):
+            actions[each.operation_id].append(each)
+    return actions
 
 
 def _by_key(entries: Sequence[Entry]) -> dict[Key, list[Entry]]:

@@ -35,11 +35,11 @@ REST = 0.2
 
 @dataclass(slots=True)
 class Memory:
-    """What an app knows of its keys."""
+    """What an app knows of its keys, and what it asked for under them."""
 
-    committed: set[str] = field(default_factory=set)
+    committed: dict[str, NewOperation] = field(default_factory=dict)
     rolled_back: set[str] = field(default_factory=set)
-    unknown: set[str] = field(default_factory=set)
+    unknown: dict[str, NewOperation] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     """The outbox would not have them: their deadline had passed when the cut transaction was repeated."""
     problems: list[str] = field(default_factory=list)
@@ -102,9 +102,9 @@ class Producer:
 
     def _transact(self, operations: Sequence[NewOperation]) -> None:
         """Enqueue them in one transaction, which is repeated with the same keys for as long as it is cut."""
-        keys = {str(each.idempotency_key) for each in operations}
+        asked = {str(each.idempotency_key): each for each in operations}
         if self._random.random() < 0.1:
-            self._take_back(operations, keys)
+            self._take_back(operations)
             return
         sent = False
         for _ in range(ROUNDS):
@@ -114,7 +114,10 @@ class Producer:
                     sent = True
                 _require_commit(transaction)
             except EnqueueError as refusal:
-                (self.memory.unknown if sent else self.memory.refused).update(keys)
+                if sent:
+                    self.memory.unknown |= asked
+                else:
+                    self.memory.refused |= asked.keys()
                 self._check(refusal)
                 return
             except (psycopg.OperationalError, psycopg.InterfaceError):
@@ -122,12 +125,15 @@ class Producer:
                 if self._stage.over.wait(REST):
                     break
             else:
-                self.memory.committed |= keys
+                self.memory.committed |= asked
                 return
-        (self.memory.unknown if sent else self.memory.rolled_back).update(keys)
+        if sent:
+            self.memory.unknown |= asked
+        else:
+            self.memory.rolled_back |= asked.keys()
 
-    def _take_back(self, operations: Sequence[NewOperation], keys: set[str]) -> None:
-        self.memory.rolled_back |= keys
+    def _take_back(self, operations: Sequence[NewOperation]) -> None:
+        self.memory.rolled_back |= {str(each.idempotency_key) for each in operations}
         try:
             with self._connection() as conn, conn.transaction() as transaction:
                 self._enqueue(conn, operations)

@@ -44,7 +44,7 @@ def _summary(result: Result) -> str:
     twice = sum(len(each) > 1 for each in evidence.executions.values())
     lost = sum(
         row.state == "succeeded" and row.key not in evidence.executions for row in evidence.operations
-    ) + len(evidence.memory.committed - {row.idempotency_key for row in evidence.operations})
+    ) + len(evidence.memory.committed.keys() - {row.idempotency_key for row in evidence.operations})
     return (
         f"seed {result.schedule.seed}, {len(evidence.operations)} operations,"
         f" {len(evidence.executions)} executed, {twice} twice, {lost} lost,"

@@ -19,13 +19,15 @@ from tests.chaos.producers import PRODUCERS, Memory, Producer
 from tests.chaos.schedule import ORGANS, Schedule
 from tests.chaos.stage import Stage, set_stage
 from tests.chaos.verdict import Breach, judge
+from worker.producer import NewOperation
 
 SETTLE_SECONDS = 60.0
 """For whatever is still to be done when nothing fails any more; more on a machine that is busy otherwise."""
 JOIN_SECONDS = 90.0
 MOVING = "select count(*) from outbox.operation where state in ('queued', 'in_flight')"
 PASS_BY = """
-    select (outbox.enqueue(stuck.endpoint, '{}', stuck.account)).idempotency_key
+    select (outbox.enqueue(stuck.endpoint, '{}', stuck.account)).idempotency_key,
+           stuck.endpoint, stuck.account
       from (select distinct o.account, o.endpoint from outbox.operation o
              where o.state = 'queued' and o.repeat_count > 0) as stuck
      where not exists (
@@ -130,12 +132,15 @@ def _settle(stage: Stage, memory: Memory) -> float:
     return time.monotonic() - began
 
 
-def _pass_by(conn: psycopg.Connection) -> set[str]:
-    """Enqueue one operation beside each that gets the same answer again and again; their keys.
+def _pass_by(conn: psycopg.Connection) -> dict[str, NewOperation]:
+    """Enqueue one operation beside each that gets the same answer again and again, by their keys.
 
     An error that stands under a key is told from an outage by others passing.
     """
-    return {key for (key,) in conn.execute(PASS_BY)}
+    return {
+        key: NewOperation(endpoint=endpoint, payload="{}", account=account, idempotency_key=key)
+        for key, endpoint, account in conn.execute(PASS_BY)
+    }
 
 
 def _busyness() -> float:

@@ -16,6 +16,8 @@ SETTLE = 1.0
 """``outbox.endpoint.settle``, in seconds: what the API gets to end what we hung up on."""
 QUIET_START = 4.0
 """Workers take that long to come up; before that there is nobody to disturb."""
+LONGEST_STOP = 10.0
+"""How long a process stands still at most, in seconds: what it was about to do may happen that much later."""
 SHORT_TTL = 20.0
 """How long the API keeps a key, in the runs in which it does not keep it for a day."""
 
@@ -71,6 +73,12 @@ class Setup:
     retry_after: str | None
 
     @property
+    def replay_header(self) -> str | None:
+        """What the API adds to an answer that it gives again."""
+        name = self.sandbox["replay_header"]
+        return None if name is None else str(name)
+
+    @property
     def slowest(self) -> float:
         """The longest latency of the API; one that executes what it still runs once more must be quick."""
         return 0.3 if self.sandbox["concurrent"] == "execute" else 2.0
@@ -108,8 +116,8 @@ NODE = Organ(
         Kind("kill", 3, (0.5, 2)),
         Kind("kill_main", 1, (0.5, 2)),
         Kind("kill_child", 3),
-        Kind("stop", 2, (3, 10)),
-        Kind("stop_child", 3, (3, 10)),
+        Kind("stop", 2, (3, LONGEST_STOP)),
+        Kind("stop_child", 3, (3, LONGEST_STOP)),
         Kind("term", 3, (0.2, 1)),
     ),
     pause=(4, 10),
