@@ -31,7 +31,8 @@ def main() -> int:
     options = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     schedule = plan(seed, options.seconds)
-    print(f"{schedule}\n" if options.logs else f"seed {seed}: {schedule.setup}", flush=True)  # noqa: T201
+    again = f"{parser.prog} --seconds {options.seconds:g} --seed {seed}"
+    print(f"{schedule if options.logs else schedule.setup}\nagain: {again}", flush=True)  # noqa: T201
     faulthandler.register(signal.SIGUSR1)  # for a run that does not end: what is it waiting for?
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # which undoes all that was set up
     return show(run(schedule, options.logs))

@@ -23,6 +23,8 @@ from worker.producer import NewOperation
 
 SETTLE_SECONDS = 60.0
 """For whatever is still to be done when nothing fails any more; more on a machine that is busy otherwise."""
+MOST_BUSY = 3.0
+"""However busy the machine: whoever waits for the run has to know when to give it up."""
 JOIN_SECONDS = 90.0
 MOVING = "select count(*) from outbox.operation where state in ('queued', 'in_flight')"
 PASS_BY = """
@@ -144,5 +146,5 @@ def _pass_by(conn: psycopg.Connection) -> dict[str, NewOperation]:
 
 
 def _busyness() -> float:
-    """How many times the machine has more to do than it can."""
-    return max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0)
+    """How many times the machine has more to do than it can, as far as that is waited for."""
+    return min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), MOST_BUSY)
