@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.chaos.report import show
 from tests.chaos.run import run
 from tests.chaos.schedule import plan
+from tests.chaos.stage import broker_at_hand
 
 
 def main() -> int:
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, default=None, help="a folder to leave the workers' logs in")
     options = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
-    schedule = plan(seed, options.seconds)
+    schedule = broker_at_hand(plan(seed, options.seconds))
     again = f"{parser.prog} --seconds {options.seconds:g} --seed {seed}"
     print(f"{schedule if options.logs else schedule.setup}\nagain: {again}", flush=True)  # noqa: T201
     faulthandler.register(signal.SIGUSR1)  # for a run that does not end: what is it waiting for?

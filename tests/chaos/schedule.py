@@ -7,7 +7,7 @@ generator of its own. Within an organ one event follows the other; across organs
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 NODES = ("node-1", "node-2", "node-3")
@@ -105,6 +105,11 @@ class Schedule:
     def of(self, organ: str) -> tuple[Event, ...]:
         """The timeline of *organ*."""
         return tuple(event for event in self.events if event.organ == organ)
+
+    def without_broker(self) -> Schedule:
+        """The same run with its rings carried in memory, where nothing of a broker can fail."""
+        events = tuple(event for event in self.events if event.organ != BROKER)
+        return replace(self, setup=replace(self.setup, broker="memory (no redis-server here)"), events=events)
 
     def __str__(self) -> str:
         head = f"seed {self.seed}, {self.seconds:g} s: {self.setup}"
@@ -217,5 +222,4 @@ def _timeline(random: Random, name: str, organ: Organ, seconds: float) -> Iterat
 def _fitted(event: Event, pools: Mapping[str, str]) -> Event:
     if pools.get(event.organ) != "threads" or event.kind not in OF_CHILDREN:
         return event
-    lasts = event.lasts or 1.0
-    return Event(event.at, event.organ, OF_CHILDREN[event.kind], lasts, event.level, event.pick)
+    return replace(event, kind=OF_CHILDREN[event.kind], lasts=event.lasts or 1.0)

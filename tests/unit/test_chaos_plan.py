@@ -1,0 +1,46 @@
+"""What a seed of chaos draws, and what of it can be played."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.chaos.schedule import BROKER, Schedule, plan
+from tests.chaos.stage import broker_at_hand
+
+SECONDS = 60
+WITH_REDIS = 519
+
+
+def no_redis(program: str) -> None:
+    """Where ``shutil.which`` finds *program*: nowhere."""
+    assert program == "redis-server"
+
+
+def drawn() -> Schedule:
+    schedule = plan(WITH_REDIS, SECONDS)
+    assert schedule.setup.broker == "redis"
+    assert schedule.of(BROKER)
+    return schedule
+
+
+def test_a_run_without_redis_says_that_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(shutil, "which", no_redis)
+    played = broker_at_hand(drawn())
+    assert "broker memory (no redis-server here)" in str(played)
+    assert not played.of(BROKER)
+
+
+def test_a_run_without_redis_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr(shutil, "which", no_redis)
+    with pytest.raises(RuntimeError, match="needs redis-server"):
+        broker_at_hand(drawn())
+
+
+def test_a_run_is_played_as_it_was_drawn_where_everything_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: "redis-server")
+    assert broker_at_hand(drawn()) == drawn()
+    assert broker_at_hand(plan(7, SECONDS)) == plan(7, SECONDS)
