@@ -55,11 +55,19 @@ class Node:
 
     def stop(self, *, within: float) -> int:
         """SIGTERM; its exit status."""
+        self.tell_to_stop()
+        return self.ends(within=within)
+
+    def tell_to_stop(self) -> None:
+        """SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
+
+    def ends(self, *, within: float) -> int:
+        """Wait for its end; its exit status."""
         try:
             return self.process.wait(within)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"still there {within} s after SIGTERM:\n{self.log}")
+            pytest.fail(f"still there after {within} s:\n{self.log}")
 
     def kill(self) -> None:
         """SIGKILL all of it, as when a machine loses its power."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -40,10 +40,13 @@ def api(conn: psycopg.Connection) -> Iterator[Sandbox]:
         yield api
 
 
-def stops_in_time(running: Node) -> None:
-    """SIGTERM: it ends well, as soon as its calls can have ended."""
+def stops_in_time(running: Node, *, once_stopping: Callable[[], object] = bool) -> None:
+    """SIGTERM: it ends well, as soon as its calls can have ended; *once_stopping* is done when it says so."""
     told_at = time.monotonic()
-    assert running.stop(within=CALL_DEADLINE + 10) == 0
+    running.tell_to_stop()
+    until(lambda: "worker_stopping" in running.log, told=lambda: running.log)
+    once_stopping()
+    assert running.ends(within=CALL_DEADLINE + 10) == 0
     assert time.monotonic() - told_at < CALL_DEADLINE + 2
 
 
@@ -60,13 +63,12 @@ def nothing_is_in_doubt(api: Sandbox, conn: psycopg.Connection) -> None:
 def test_five_hundred_calls_in_flight_are_waited_for(
     pool: str, api: Sandbox, database: Database, conn: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """However slow the machine: the API keeps its answers until all of them are in, and 200 ms longer."""
+    """However slow the machine: the API keeps its answers until 200 ms after the worker said it stops."""
     api.script([Step(latency_seconds=60)] * IN_FLIGHT)
     with node(database.url, "-c", "1", "--pool", pool, folder=tmp_path, CONCURRENCY=IN_FLIGHT) as running:
         until(lambda: api.counts().in_progress == IN_FLIGHT, within=60, told=api.counts)
         answering = threading.Timer(LATENCY, api.hurry)
-        answering.start()
-        stops_in_time(running)
+        stops_in_time(running, once_stopping=answering.start)
         answering.join()
     nothing_is_in_doubt(api, conn)
     assert states(conn) == {"succeeded": IN_FLIGHT, "queued": BACKLOG - IN_FLIGHT}

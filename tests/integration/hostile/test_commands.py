@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,14 @@ from hypothesis import strategies as st
 
 from tests.integration.cli.running import run
 from tests.postgres import Database, Server
+from worker.cli import ROOMS
 
 ROOM = {
     "enqueue": "--account --key --lane --priority --not-before --deadline --on-done --traceparent --json",
-    "account": "--app-id --base-url --max-in-flight --rate --burst --breaker-after --allow-guessable-keys",
+    "account": "set list",
+    "account list": "--json",
+    "account set": "default --app-id --base-url --max-in-flight --rate --burst --breaker-after"
+    " --allow-guessable-keys",
     "show": "--reveal --json",
     "status": "--json",
     "cancel": "--reason --json",
@@ -25,6 +30,11 @@ ROOM = {
     "resolve": "--reason succeeded failed",
     "pause": "--reason",
     "resume": "--reason",
+    "history": "show doubt adopt confirm",
+    "history show": "--json",
+    "history doubt": "--reason --json",
+    "history adopt": "--lost-since --reason --json",
+    "history confirm": "--reason --json",
     "migrate": "--dry-run --json",
     "sandbox": "--host --seed --fault --latency --retry-after --key-ttl --credential --replay-header"
     " --tls-cert --tls-key --concurrent --hang-seconds",
@@ -64,16 +74,21 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+def test_every_command_is_tried_but_two() -> None:
+    assert {name.split()[0] for name in ROOM} == ROOMS.keys() - {"worker", "demo"}
+
+
 @pytest.mark.usefixtures("here")
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.sampled_from(list(ROOM)), st.binary(max_size=30))
 def test_a_command_ends_with_an_answer_or_one_line_of_refusal(
     taken: int, data: st.DataObject, command: str, given_input: bytes
 ) -> None:
-    words = data.draw(st.lists(st.sampled_from(ROOM[command].split()) | telling | any_text, max_size=6))
+    known = st.sampled_from(ROOM[command].split())
+    given_to_it = st.tuples(known, telling | any_text) | st.tuples(known | telling | any_text)
+    words = itertools.chain(*data.draw(st.lists(given_to_it, max_size=4)))
     last = ["--host", "127.0.0.1", "--port", str(taken)] if command == "sandbox" else []
-    first = ["set"] if command == "account" and data.draw(st.booleans()) else []
-    ended = run(command, *first, *words, *last, given=given_input)
+    ended = run(*command.split(), *words, *last, given=given_input)
     assert ended.exit_code in (0, 2), ended.output
     if ended.exit_code == 2:
         assert ended.stdout == ""
