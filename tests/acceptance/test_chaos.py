@@ -13,8 +13,9 @@ import pytest
 
 from tests.acceptance.workers import ROOT
 
-SEEDS = (7,)
-"""Runs that held; ``.ci/nightly`` makes longer ones, and draws others."""
+SEEDS = (7, 342_972)
+"""Runs that held, and that between them meet all that can be drawn (``tests/unit/test_chaos_plan.py``);
+``.ci/nightly`` makes longer ones, and draws others."""
 SECONDS = 60
 PATIENCE = 300
 """The run, and what a busy machine needs to come to rest afterwards (``tests.chaos.run.MOST_BUSY``)."""

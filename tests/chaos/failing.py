@@ -249,3 +249,4 @@ def heal(stage: Stage) -> None:
             conn.execute("update outbox.endpoint set max_attempts = 12")
         for account in conn.execute("select name from outbox.account").fetchall():
             conn.execute("select outbox.resume(%s, 'the run is over')", account)
+        conn.execute(administering.CONFIRM)

@@ -165,6 +165,8 @@ ORGANS: Mapping[str, Organ] = {
             Kind("reissue", 2),
             Kind("resolve", 5),
             Kind("pause", 1, (0.3, 2)),
+            Kind("doubt", 1, (0.3, 2)),
+            Kind("mistake", 2),
         ),
         pause=(0.2, 0.8),
     ),
@@ -205,7 +207,7 @@ def _setup(random: Random) -> Setup:
         key_ttl=random.choice((86_400.0, 86_400.0, SHORT_TTL)),
         sandbox=sandbox,
         chances={fault: random.uniform(0, 0.005 if fault in ("429", "503") else 0.03) for fault in usual},
-        retry_after=random.choice(("1", "1", "0", "soon")),
+        retry_after=random.choice(("1", "1", "0", "soon", None)),
     )
 
 

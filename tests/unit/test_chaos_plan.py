@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-from tests.chaos.schedule import BROKER, Schedule, plan
+from tests.acceptance.test_chaos import SECONDS, SEEDS
+from tests.chaos.schedule import BROKER, NODES, ORGANS, SHORT_TTL, Schedule, plan
 from tests.chaos.stage import broker_at_hand
 
-SECONDS = 60
 WITH_REDIS = 519
 
 
@@ -23,6 +23,25 @@ def drawn() -> Schedule:
     assert schedule.setup.broker == "redis"
     assert schedule.of(BROKER)
     return schedule
+
+
+def organ(name: str) -> str:
+    """Nodes are alike."""
+    return "node" if name in NODES else name
+
+
+def test_the_runs_of_the_gate_meet_every_failure_between_them() -> None:
+    met = {(organ(each.organ), each.kind) for seed in SEEDS for each in plan(seed, SECONDS).events}
+    assert met == {(organ(name), kind.name) for name, each in ORGANS.items() for kind in each.kinds}
+
+
+def test_the_runs_of_the_gate_differ_in_every_open_question() -> None:
+    one, other = (plan(seed, SECONDS).setup for seed in SEEDS)
+    assert {one.broker, other.broker} == {"memory", "redis"}
+    assert SHORT_TTL in {one.key_ttl, other.key_ttl}
+    assert None in {one.retry_after, other.retry_after}
+    assert [name for name in one.sandbox if one.sandbox[name] == other.sandbox[name]] == []
+    assert {"prefork", "threads"} == {pool for setup in (one, other) for pool in setup.pools[2:]}
 
 
 def test_a_run_without_redis_says_that_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
