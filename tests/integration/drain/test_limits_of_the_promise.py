@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -162,36 +163,61 @@ async def test_an_api_busy_for_longer_than_settle_rings_twice_if_it_runs_one_key
 # A Postgres that confirms commits before they are on disk.
 
 
-@pytest.mark.parametrize("state", ["in_flight", "succeeded"])
-async def test_a_claim_and_a_record_outlive_a_crash_of_a_postgres_whose_commits_wait_for_no_disk(
-    api: Sandbox, state: str
-) -> None:
+@contextmanager
+def lax_postgres(api: Sandbox) -> Iterator[tuple[EmbeddedPostgres, int]]:
+    """One that takes ten seconds to write a commit down, with one operation on disk, and its id."""
     lax = {**FAST_AND_UNSAFE, "synchronous_commit": "off", "wal_writer_delay": "10s"}
-    if state == "in_flight":
-        api.configure(faults={"latency_seconds": (LONG, LONG)})
     with (
         tempfile.TemporaryDirectory(prefix="ringonce-lax-") as folder,
         EmbeddedPostgres(Path(folder), settings=lax) as postgres,
     ):
-        database = Database("postgres", postgres.url, postgres.url)
-        load(database, SCHEMA.read_text("utf-8"), name=SCHEMA.name)
+        load(Database("postgres", postgres.url, postgres.url), SCHEMA.read_text("utf-8"), name=SCHEMA.name)
         with psycopg.connect(postgres.url, autocommit=True) as conn:
             Outbox(conn).add_account("default", app_id="sandbox", base_url=api.url)
             id_ = Outbox(conn).enqueue()
             conn.execute("checkpoint")
-        async with open_test_house(database) as house:
+        yield postgres, id_
+
+
+def crash(postgres: EmbeddedPostgres) -> None:
+    """What no commit has waited for is lost."""
+    postgres.stop("immediate")
+    postgres.start()
+
+
+def state_in(postgres: EmbeddedPostgres, id_: int) -> str:
+    with psycopg.connect(postgres.url, autocommit=True) as conn:
+        return Outbox(conn).state(id_)
+
+
+@pytest.mark.parametrize("state", ["in_flight", "succeeded"])
+async def test_a_claim_and_a_record_outlive_a_crash_of_a_postgres_whose_commits_wait_for_no_disk(
+    api: Sandbox, state: str
+) -> None:
+    if state == "in_flight":
+        api.configure(faults={"latency_seconds": (LONG, LONG)})
+    with lax_postgres(api) as (postgres, id_):
+        async with open_test_house(Database("postgres", postgres.url, postgres.url)) as house:
             draining = Draining(house)
             if state == "in_flight":
                 await until(lambda: api.counts().in_progress == 1)
             else:
                 await draining.ended()
-            await asyncio.to_thread(postgres.stop, "immediate")
-            await asyncio.to_thread(postgres.start)
-            with psycopg.connect(postgres.url, autocommit=True) as conn:
-                assert Outbox(conn).state(id_) == state
+            await asyncio.to_thread(crash, postgres)
+            assert state_in(postgres, id_) == state
             api.hurry()
             draining.stop.set()
             await draining.ended()
+
+
+def test_what_an_administrator_did_outlives_a_crash_of_a_postgres_whose_commits_wait_for_no_disk(
+    api: Sandbox,
+) -> None:
+    with lax_postgres(api) as (postgres, id_):
+        with psycopg.connect(postgres.url, autocommit=True) as conn:
+            conn.execute("select outbox.cancel(%s, 'the customer called')", [id_])
+        crash(postgres)
+        assert state_in(postgres, id_) == "cancelled"
 
 
 # What was never promised.

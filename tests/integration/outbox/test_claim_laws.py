@@ -43,7 +43,7 @@ def test_a_claim_is_committed_when_it_returns(outbox: Outbox, other: Outbox) -> 
 
 
 @pytest.mark.parametrize("work", ["claim", "record"])
-def test_a_claim_and_a_record_outlast_a_crash_though_the_session_would_not_wait_for_the_disk(
+def test_a_claim_and_a_record_wait_for_the_disk_though_their_session_would_not(
     outbox: Outbox, connect: Connect, work: str
 ) -> None:
     outbox.enqueue()

@@ -82,7 +82,7 @@ def test_every_action_tells_who_did_what_to_what_why_and_when(
         "select outbox.doubt_history('operation ' || %s::bigint || ' is older than its answer')",
     ],
 )
-def test_a_deed_outlasts_a_crash_though_the_session_would_not_wait_for_the_disk(
+def test_a_deed_waits_for_the_disk_though_its_session_would_not(
     conn: psycopg.Connection, deed: LiteralString
 ) -> None:
     id_ = enqueue(conn)["id"]
