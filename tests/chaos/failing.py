@@ -142,13 +142,9 @@ def _of(
 
 
 def _slowly(proxy_of: Callable[[Stage], Proxy], most: Callable[[Stage], float]) -> Failure:
-    @contextmanager
-    def failing(stage: Stage, event: Event) -> Iterator[None]:
-        proxy_of(stage).delay(most(stage) * event.level)
-        try:
-            yield
-        finally:
-            proxy_of(stage).delay(0)
+    def failing(stage: Stage, event: Event) -> AbstractContextManager[None]:
+        seconds = most(stage) * event.level
+        return _of(proxy_of, lambda proxy: proxy.delay(seconds), lambda proxy: proxy.delay(0))(stage, event)
 
     return failing
 

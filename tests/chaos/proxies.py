@@ -46,8 +46,7 @@ class Link:
 class Proxy:
     """One proxy; every method may be called from any thread, and has taken effect when it returns."""
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.name = name
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._target = 0
         self._links: set[Link] = set()
@@ -177,9 +176,9 @@ class Proxies:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
 
-    def to(self, name: str, port: int) -> Proxy:
+    def to(self, port: int) -> Proxy:
         """A proxy to *port* of this machine, that accepts connections."""
-        proxy = Proxy(name, self._loop)
+        proxy = Proxy(self._loop)
         proxy.aim(port)
         proxy.admit()
         self._proxies.append(proxy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from tests.chaos.evidence import verdicts
+from tests.chaos.evidence import Evidence, verdicts
 from tests.chaos.run import Result
 
 MOST_HISTORIES = 12
@@ -42,13 +42,20 @@ def _tables(result: Result) -> Mapping[str, Mapping[str, int]]:
 def _summary(result: Result) -> str:
     evidence = result.evidence
     twice = sum(len(each) > 1 for each in evidence.executions.values())
-    lost = sum(
-        row.state == "succeeded" and row.key not in evidence.executions for row in evidence.operations
-    ) + len(evidence.memory.committed.keys() - {row.idempotency_key for row in evidence.operations})
     return (
         f"seed {result.schedule.seed}, {len(evidence.operations)} operations,"
-        f" {len(evidence.executions)} executed, {twice} twice, {lost} lost,"
+        f" {len(evidence.executions)} executed, {twice} twice, {_lost(evidence)} lost,"
         f" settled {result.settled_after:.1f} s after the last failure"
+    )
+
+
+def _lost(evidence: Evidence) -> int:
+    """What the outbox does not have, what never came to rest in it, and what it takes for done and is not."""
+    known = {row.idempotency_key for row in evidence.operations}
+    return len(evidence.memory.committed.keys() - known) + sum(
+        row.state in ("queued", "in_flight")
+        or (row.state == "succeeded" and row.key not in evidence.executions)
+        for row in evidence.operations
     )
 
 

@@ -121,10 +121,10 @@ def set_stage(schedule: Schedule, logs: Path | None = None) -> Iterator[Stage]:
             _api(SandboxSettings(), make_certificate(_made(folder / "impostor"), "127.0.0.1"))
         )
         proxies = leave.enter_context(Proxies())
-        database_proxy = proxies.to("postgres", _port(postgres))
-        api_proxy = proxies.to("api", api.port)
+        database_proxy = proxies.to(_port(postgres))
+        api_proxy = proxies.to(api.port)
         broker = _broker(leave) if setup.broker == "redis" else None
-        broker_proxy = proxies.to("broker", urlsplit(broker.url).port or 0) if broker else None
+        broker_proxy = proxies.to(urlsplit(broker.url).port or 0) if broker else None
         _furnish(postgres, f"https://127.0.0.1:{api_proxy.port}", setup.key_ttl)
         environment = _environment(database_proxy, broker_proxy, certificate)
         nodes = {

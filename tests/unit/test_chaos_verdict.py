@@ -271,7 +271,7 @@ BREACHES: Final[dict[str, list[Evidence]]] = {
     "the run was one": [
         run_of(operations=[], executions={}, requests={}, memory=Memory()),
         run_of(seconds=60),
-        run_of(*(in_doubt(number) for number in range(1, 5))),
+        run_of(*(in_doubt(number) for number in range(1, 9))),
         run_of(ONE, counts=replace(COUNTS, requests_dropped=1)),
     ],
     "every operation is final or unresolved, with no lease and no open attempt": [
