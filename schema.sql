@@ -151,7 +151,7 @@ create table outbox.endpoint (
     path              text not null check (path ~ '^/' and path !~ '[^!-~]' and path !~ '#' and octet_length(path) <= 1000),
     success_field     text default 'result',
     success_value     jsonb default '0' constraint endpoint_success_is_a_scalar
-                      check (jsonb_typeof(success_value) in ('number', 'string', 'boolean', 'null')),
+                      check (jsonb_typeof(success_value) in ('number', 'string', 'boolean', 'null') and octet_length(success_value::text) <= 1000),
     id_field          text default 'job_id' check (id_field <> ''),
     key_header        text not null default 'Idempotency-Key' check (key_header ~ '^[A-Za-z0-9-]+$')
                       constraint endpoint_key_header_means_nothing_else check (lower(key_header) not in (
@@ -179,6 +179,8 @@ create table outbox.endpoint (
     constraint endpoint_key_outlives_a_call check (key_ttl - key_safety >= call_deadline + '00:00:01'),
     -- law 3: the last send may still be on its way to its key when the window closes, for settle at most
     constraint endpoint_safety_outlasts_settle check (key_safety >= settle),
+    constraint endpoint_account_codes_are_a_list check (coalesce(array_ndims(account_codes), 1) = 1
+           and cardinality(account_codes) <= 1000 and array_position(account_codes, null) is null),
     constraint endpoint_success_is_told_whole check ((success_field is null) = (success_value is null))
 );
 comment on table outbox.endpoint is 'One API method: where it is, how its answers are read, how long its keys protect. Another API is another row';
@@ -321,7 +323,7 @@ create trigger action_stays_whole before truncate on outbox.action for each stat
 
 create function outbox.action_outlasts_a_crash() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if current_setting('synchronous_commit') = 'off' then
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);  -- whoever was told that it is cancelled, paused or shut relies on it
     end if;
     return null;
@@ -1055,27 +1057,29 @@ create function outbox.assume_lost(since timestamptz, out in_doubt_count bigint,
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     hold constant interval := (select h.longest_hold from outbox.history h);
+    room constant integer := 100;  -- for the numbers of attempts that are lost: their workers may still tell of them
     ids bigint[];
 begin
-    -- What was never tried and is not due yet cannot have been claimed. Whatever was tried may have been tried again.
+    -- What was never tried and is not due yet, by any clock that may have been in use, cannot have been claimed.
+    -- Whatever was tried may have been tried again.
     select array_agg(row.id) into ids from (
-        select o.id from outbox.operation o
-         where o.state in ('queued', 'in_flight', 'unresolved') and (o.attempt_number > 0 or o.next_attempt_at <= clock_timestamp())
-         order by o.id for no key update) as row;
+        select o.id from outbox.operation o join outbox.endpoint e on e.name = o.endpoint
+         where o.state in ('queued', 'in_flight', 'unresolved') and (o.attempt_number > 0 or o.next_attempt_at <= clock_timestamp() + e.key_safety)
+         order by o.id for no key update of o) as row;
     update outbox.attempt a
        set finished_at = greatest(clock_timestamp(), a.started_at), verdict = 'ambiguous', error = 'cut off from its history'
      where a.operation_id = any (ids) and a.verdict is null;
     -- Doubt is derived from attempts, so one stands for all that may have been lost: it began at the earliest when that can have.
     insert into outbox.attempt (operation_id, number, lease_token, leased_by, started_at, finished_at, verdict, error)
-    select o.id, o.attempt_number + 1, gen_random_uuid(), 'lost', began.at, began.at, 'ambiguous', 'stands for what may be lost with the old history'
+    select o.id, o.attempt_number + room, gen_random_uuid(), 'lost', began.at, began.at, 'ambiguous', 'stands for what may be lost with the old history'
       from outbox.operation o
      cross join lateral (
-           select greatest(o.created_at, since, case when o.attempt_number = 0 then o.next_attempt_at end) as at) as began
+           select least(greatest(o.created_at, since, case when o.attempt_number = 0 then o.next_attempt_at end), clock_timestamp()) as at) as began
      where o.id = any (ids);
     with moved as (
         update outbox.operation o
            set state = v.state, next_attempt_at = case when v.state = 'queued' then v.may_send_at end, settles_at = v.settles_at,
-               attempt_number = o.attempt_number + 1, first_sent_at = v.since, key_window_closes_at = v.closes_at,
+               attempt_number = o.attempt_number + room, first_sent_at = v.since, key_window_closes_at = v.closes_at,
                url = coalesce(o.url, v.url), key_header = coalesce(o.key_header, v.key_header),
                lease_token = null, lease_expires_at = null, leased_by = null,
                last_error = left('may have been sent: the record of it may be lost' || coalesce('; before that: ' || o.last_error, ''), 500)
@@ -1489,8 +1493,8 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'claim counts under a fresh snapshot: use READ COMMITTED' using errcode = '25001';
     end if;
-    if current_setting('synchronous_commit') = 'off' then
-        perform set_config('synchronous_commit', 'on', true);  -- law 1: a claim that a crash can undo is no claim
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
+        perform set_config('synchronous_commit', 'on', true);  -- law 1: a claim that a crash or a failover can undo is none
     end if;
     perform outbox.refuse_when_shut();
     if not pg_try_advisory_xact_lock_shared(74646623, 1) then
@@ -1601,7 +1605,7 @@ comment on function outbox.count_doubt is
     'The breaker: counts ambiguous attempts in a row by account. Once they are breaker_after, one operation may go after a second, and if that is ambiguous too, after two, four ... a
 minute more; a clear answer closes it';
 
-create function outbox.settle_held(reports outbox.report[]) returns setof bigint
+create function outbox.settle_held(reports outbox.report[], shut boolean) returns setof bigint
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     update outbox.operation o
        set state = v.state,
@@ -1626,6 +1630,8 @@ create function outbox.settle_held(reports outbox.report[]) returns setof bigint
      cross join lateral (
            -- Law 6, whatever the worker thinks: with doubt outstanding nothing ends as "not executed".
            select case when r.verdict = 'accepted' then 'succeeded'
+                       -- Another attempt may have been lost: whoever adopts the history decides.
+                       when shut and r.state in ('failed', 'expired', 'cancelled') then 'queued'
                        when r.state in ('failed', 'expired', 'cancelled') and d.since is not null then 'unresolved'
                        -- Late evidence has lifted the doubt meanwhile: what was not sent, or not now, may be tried again after all.
                        when r.state = 'unresolved' and d.since is null and not r.counts then 'queued'
@@ -1690,6 +1696,29 @@ end $$;
 comment on function outbox.doubt_if_lost is
     'Shuts claims if a worker reports under a lease that is on record nowhere, and that no loss accounts for: the claim was committed, so the commit was lost';
 
+create function outbox.find_lost(reports outbox.report[]) returns void
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    insert into outbox.attempt (operation_id, number, lease_token, leased_by, started_at)
+    select r.operation_id, r.number, r.lease_token, 'lost', stand_in.started_at
+      from unnest(reports) r
+     cross join lateral (select a.started_at from outbox.attempt a
+                          where a.operation_id = r.operation_id and a.leased_by = 'lost' and a.number > r.number
+                          order by a.number limit 1) as stand_in
+     where r.verdict = 'accepted'
+        on conflict do nothing
+$$;
+comment on function outbox.find_lost is
+    'Puts attempts on record again that were lost with an old history, and that the API accepted: their answers are evidence (law 5)';
+
+create function outbox.unrecorded(reports outbox.report[]) returns outbox.report[]
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select array_agg(r)
+      from unnest(reports) r
+      join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.lease_token = r.lease_token
+     where not a.recorded
+$$;
+comment on function outbox.unrecorded is 'The reports of attempts that are on record, under the token that was given out, and were not told of before (law 5)';
+
 create function outbox.record(
     operation_ids bigint[], numbers integer[], lease_tokens uuid[], verdicts outbox.verdict[], phases outbox.phase[], statuses integer[],
     errors text[], provider_ids text[], body_hashes bytea[], answer_hashes bytea[], headers jsonb[], bodies bytea[], states outbox.state[],
@@ -1699,28 +1728,28 @@ create function outbox.record(
 #variable_conflict use_column
 declare
     reports outbox.report[];
+    news outbox.report[];
     held bigint[];
     revived bigint[];
-    known_count integer;
 begin
-    if current_setting('synchronous_commit') = 'off' then
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);
     end if;
     perform from outbox.operation o where o.id = any (operation_ids) order by o.id for no key update;
-    -- Once for each token: what was recorded already is passed over (law 5).
-    select array_agg(row (r.*)::outbox.report) filter (where not a.recorded), count(*) into reports, known_count
+    select array_agg(row (r.*)::outbox.report) into reports
       from unnest(operation_ids, numbers, lease_tokens, verdicts, phases, statuses, errors, provider_ids, body_hashes, answer_hashes,
-                  headers, bodies, states, repeat_counts, delays, counts, settled, clears_doubt)
-           as r (operation_id, number, lease_token, verdict, phase, status, error, provider_id, body_sha256, answer_sha256,
-                 headers, body, state, repeat_count, delay, counts, settled, clears_doubt)
-      join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.lease_token = r.lease_token;
-    if known_count < cardinality(operation_ids) then
+                  headers, bodies, states, repeat_counts, delays, counts, settled, clears_doubt) as r;
+    news := outbox.unrecorded(reports);
+    if cardinality(news) is distinct from cardinality(reports) then
         perform outbox.doubt_if_lost(operation_ids, numbers, lease_tokens);
+        perform outbox.find_lost(reports);
+        news := outbox.unrecorded(reports);
     end if;
+    reports := news;
 
     perform outbox.keep_reports(reports);
     perform outbox.count_doubt(reports);
-    select array_agg(id) into held from outbox.settle_held(reports) as id;
+    select array_agg(id) into held from outbox.settle_held(reports, outbox.why_shut() is not null) as id;
     select array_agg(r) into reports
       from unnest(reports) r join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.late;
     if reports is not null then
@@ -1782,6 +1811,7 @@ create function outbox.suspect(account text, operation_id bigint, status integer
 declare
     since timestamptz;
     run integer;
+    blamed boolean;
 begin
     insert into outbox.suspicion (account, operation_id, status) values (suspect.account, suspect.operation_id, suspect.status)
     on conflict on constraint suspicion_pkey do update set met_at = clock_timestamp(), status = excluded.status;
@@ -1795,14 +1825,17 @@ begin
             where old.account = suspect.account and old.met_at <= since for update skip locked) as gone
      where s.account = suspect.account and s.operation_id = gone.operation_id;
     select count(*) into run from outbox.suspicion s where s.account = suspect.account and s.met_at > since;
-    if run >= 3 then
+    -- Of a campaign with many bad numbers three are soon refused in a row. Of an account that is used all the time it takes ten.
+    blamed := run >= 10 or (run >= 3 and since < clock_timestamp() - interval '1 minute');
+    if blamed then
         perform outbox.block(suspect.account, null, suspect.seconds,
                              format('%s operations in a row were answered %s', run, suspect.status));
     end if;
-    return run >= 3;
+    return blamed;
 end $$;
 comment on function outbox.suspect is
-    'Notes a refusal that may be about the account; the third different operation in a row, with no success in between, blocks the account. Returns whether it did';
+    'Notes a refusal that may be about the account. The third different operation in a row, with no success in between, blocks the account; the tenth, if it
+had one within the last minute. Returns whether it did';
 
 -- Workers: upkeep -----------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,22 @@ import httpx
 import pytest
 
 from tests.integration.failover.histories import CERTAINLY_DONE, actions, adopt, lose, note, shut
-from tests.integration.outbox.by_hand import HOUR, MINUTE, SECOND, WINDOW, Outbox, accepted, ids
+from tests.integration.outbox.by_hand import (
+    HOUR,
+    MINUTE,
+    RESCUED_AFTER,
+    SECOND,
+    WINDOW,
+    Outbox,
+    accepted,
+    ids,
+)
 from tests.integration.sql.plain_sql import refused
-from worker.operation import Answer, NoAnswer, Phase
+from tests.postgres import Connect
+from worker.errors import SendWindowPassed
+from worker.operation import Answer, NoAnswer, Phase, Reply, State
+from worker.outcome import classify
+from worker.retry import decide
 
 REFUSED = Answer(400, ((b"content-type", b"application/json"),), b'{"status":"error","error_code":"INVALID"}')
 RESET = NoAnswer(Phase.SENT, httpx.ReadError("reset"))
@@ -52,14 +65,14 @@ def test_the_doubt_stands_among_the_attempts_and_outlives_every_recount(outbox: 
     since = lose(outbox, since=HOUR)
     adopt(outbox, since)
     [standing] = outbox.attempts(id_)
-    assert (standing["number"], standing["verdict"], standing["doubt"]) == (1, "ambiguous", True)
+    assert (standing["number"], standing["verdict"], standing["doubt"]) == (100, "ambiguous", True)
     assert (standing["started_at"], standing["error"]) == (
         since,
         "stands for what may be lost with the old history",
     )
     outbox.go_on(CERTAINLY_DONE + SECOND)
     operation = outbox.claim_one()
-    assert (operation.lease.number, operation.attempt_count) == (2, 1)
+    assert (operation.lease.number, operation.attempt_count) == (101, 1)
     told = outbox.tell(operation, NoAnswer(Phase.CONNECTING, httpx.ConnectError("refused")))
     assert told == ("recorded", "queued")
     assert outbox.operation(id_)["first_sent_at"] is not None
@@ -266,3 +279,44 @@ def test_a_tolerated_loss_is_exact_seconds(outbox: Outbox) -> None:
     for odd in ("1 day", "1 month", "-1 second"):
         with refused(outbox.conn, "23514", "history_durations"):
             outbox.do(b"update outbox.history set tolerated_loss = %(odd)s::interval", odd=odd)
+
+
+def test_what_the_old_primary_claimed_by_a_clock_that_was_ahead_is_in_doubt(
+    outbox: Outbox, connect: Connect
+) -> None:
+    id_ = outbox.enqueue(wait=10 * SECOND, deadline=2 * MINUTE)
+    outbox.go_on(20 * SECOND)
+    with connect(autocommit=False) as lost:
+        assert Outbox(lost).claim_one().id == id_
+        lost.rollback()
+    outbox.go_on(-30 * SECOND)  # what the clock of the new primary is behind by
+    assert adopt(outbox, lose(outbox, since=MINUTE)) == (1, 0)
+    assert outbox.operation(id_)["first_sent_at"] <= outbox.value(b"select clock_timestamp()")
+    outbox.go_on(3 * MINUTE)
+    outbox.settle()
+    assert outbox.state(id_) == "unresolved"
+
+
+@pytest.mark.parametrize(
+    "reply", [NoAnswer(Phase.CONNECTING, SendWindowPassed()), REFUSED], ids=["expired", "failed"]
+)
+def test_law_6_nothing_ends_as_not_executed_while_nobody_knows_what_was_lost(
+    outbox: Outbox, connect: Connect, reply: Reply
+) -> None:
+    id_ = outbox.enqueue(deadline=2 * MINUTE)
+    first = outbox.claim_one()
+    with connect(autocommit=False) as lost:
+        then = Outbox(lost)
+        then.go_on(RESCUED_AFTER)
+        assert then.rescue() == 1
+        then.go_on(35 * SECOND)
+        assert then.claim_one().lease.number == 2
+        lost.rollback()
+    outbox.go_on(3 * MINUTE)
+    since = lose(outbox, since=2 * MINUTE)
+    outcome = classify(reply, first.endpoint)
+    decision = decide(first, outcome, now=first.claimed_at + 3 * MINUTE, jitter=0.0)
+    assert decision.state in {State.EXPIRED, State.FAILED}
+    assert outbox.record(decision) == [("recorded", "queued")]
+    assert adopt(outbox, since) == (1, 1)
+    assert outbox.state(id_) == "unresolved"

@@ -15,6 +15,7 @@ from tests.integration.outbox.by_hand import HOUR, MINUTE, SECOND, Outbox, accep
 from tests.integration.sql.plain_sql import refused
 from tests.postgres import SCHEMA, Connect, Database, Server
 from worker.errors import ClaimsShut
+from worker.operation import Answer
 from worker.store import Leases, open_pool
 
 CHANGES = {
@@ -133,8 +134,33 @@ def test_a_lease_that_the_database_does_not_know_was_lost_with_a_commit(
     assert "does not know" in (shut(outbox) or "")
 
 
-def test_a_lease_that_an_adopted_loss_accounts_for_doubts_nothing(outbox: Outbox, connect: Connect) -> None:
-    outbox.enqueue()
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_told_under_a_lease_that_an_adopted_loss_accounts_for_is_evidence(
+    outbox: Outbox, connect: Connect, number: int
+) -> None:
+    id_ = outbox.enqueue()
+    since = lose(outbox, since=MINUTE)
+    outbox.do(b"update outbox.history set timeline = '00000001'")
+    with connect(autocommit=False) as lost:
+        then = Outbox(lost)
+        operation = then.claim_one()
+        if number == 2:
+            then.tell(operation, Answer(429, ((b"Retry-After", b"1"),), b"{}"))
+            then.go_on(5 * SECOND)
+            operation = then.claim_one()
+        lost.rollback()
+    lose(outbox, since=MINUTE)
+    adopt(outbox, since - timedelta(seconds=1))
+    assert outbox.tell(operation, accepted("job-77")) == ("settled", "succeeded")
+    assert outbox.tell(operation, accepted("job-77")) == ("repeated", "succeeded")
+    assert outbox.operation(id_)["provider_id"] == "job-77"
+    assert shut(outbox) is None
+
+
+def test_what_sent_nothing_that_is_on_record_leaves_the_doubt_of_an_adopted_loss(
+    outbox: Outbox, connect: Connect
+) -> None:
+    id_ = outbox.enqueue()
     since = lose(outbox, since=MINUTE)
     outbox.do(b"update outbox.history set timeline = '00000001'")
     with connect(autocommit=False) as lost:
@@ -142,7 +168,9 @@ def test_a_lease_that_an_adopted_loss_accounts_for_doubts_nothing(outbox: Outbox
         lost.rollback()
     lose(outbox, since=MINUTE)
     adopt(outbox, since - timedelta(seconds=1))
-    outbox.tell(operation, accepted())
+    told = outbox.tell(operation, Answer(429, (), b"{}"))
+    assert told == ("repeated", "queued")
+    assert outbox.operation(id_)["first_sent_at"] is not None
     assert shut(outbox) is None
 
 

@@ -120,8 +120,16 @@ def test_a_success_in_between_begins_the_row_anew(outbox: Outbox) -> None:
     assert [suspect(outbox, id_) for id_ in (101, 102)] == [False, False]
     outbox.enqueue("rcs.send")
     outbox.tell(outbox.claim_one(), accepted())
+    outbox.go_on(MINUTE + SECOND)
     assert [suspect(outbox, id_) for id_ in (103, 104)] == [False, False]
     assert suspect(outbox, 105)
+
+
+def test_an_account_that_had_a_success_just_now_takes_ten(outbox: Outbox) -> None:
+    """Of a campaign in which three numbers of ten are barred, three in a row soon are."""
+    outbox.enqueue("rcs.send")
+    outbox.tell(outbox.claim_one(), accepted())
+    assert [suspect(outbox, id_) for id_ in range(101, 111)] == [False] * 9 + [True]
 
 
 def test_suspicions_of_another_hour_and_of_another_account_do_not_count(outbox: Outbox) -> None:

@@ -61,12 +61,17 @@ def test_a_claim_and_a_record_wait_for_the_disk_though_their_session_would_not(
     )
 
 
-@pytest.mark.parametrize("chosen", ["local", "remote_apply"])
-def test_a_stronger_commit_is_left_as_it_was_chosen(outbox: Outbox, connect: Connect, chosen: str) -> None:
+@pytest.mark.parametrize(
+    ("chosen", "in_force"), [("local", "on"), ("remote_write", "on"), ("remote_apply", "remote_apply")]
+)
+def test_a_weaker_commit_is_strengthened_and_a_stronger_one_left_as_it_was_chosen(
+    outbox: Outbox, connect: Connect, chosen: str, in_force: str
+) -> None:
+    """With a synchronous replica, which a promotion must find complete."""
     outbox.enqueue()
     session = Outbox(connect(autocommit=False, options=f"-c synchronous_commit={chosen}"))
     assert session.claim(1)
-    assert session.value(b"show synchronous_commit") == chosen
+    assert session.value(b"show synchronous_commit") == in_force
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
