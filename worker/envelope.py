@@ -12,8 +12,8 @@ Decisions:
     2026-11-24: a success whose id cannot be stored (over 255 characters, NUL, half a surrogate pair) is
     accepted without an id: it was executed, and the recorded body still holds the id. A shortened id would
     make two executions look like one (law 11).
-    2026-11-24: an error envelope beside an id, or beside the endpoint's success, says nothing: one half of
-    the answer claims that it was executed.
+    2026-11-24: an error envelope beside an id, or beside the endpoint's success value (which may itself be
+    an integer other than 0), says nothing: one half of the answer claims that it was executed.
     2026-11-24: a name given twice makes an object unreadable: parsers differ on which of the two counts.
 """
 
@@ -62,13 +62,18 @@ def _judge(members: Mapping[str, object], endpoint: Endpoint) -> Verdict:
     if _is_success(members, endpoint):
         return Verdict.AMBIGUOUS if _names_error(members) else Verdict.ACCEPTED
     is_error = _names_error(members) or _has_failing_result(members)
-    return Verdict.REFUSED if is_error and not _has_id(members, endpoint) else Verdict.AMBIGUOUS
+    claims_success = _says_success(members, endpoint) or _has_id(members, endpoint)
+    return Verdict.REFUSED if is_error and not claims_success else Verdict.AMBIGUOUS
 
 
 def _is_success(members: Mapping[str, object], endpoint: Endpoint) -> bool:
-    name, wanted = endpoint.success_field, endpoint.success_value
-    says_so = name is None or _same(members.get(name), wanted)
+    says_so = endpoint.success_field is None or _says_success(members, endpoint)
     return says_so and (endpoint.id_field is None or _is_text(members.get(endpoint.id_field)))
+
+
+def _says_success(members: Mapping[str, object], endpoint: Endpoint) -> bool:
+    name = endpoint.success_field
+    return name is not None and _same(members.get(name), endpoint.success_value)
 
 
 def _names_error(members: Mapping[str, object]) -> bool:

@@ -127,6 +127,16 @@ def test_a_result_that_the_endpoint_calls_success_is_no_error() -> None:
     assert read({"result": 0}, endpoint=other).verdict is Verdict.AMBIGUOUS
 
 
+@pytest.mark.parametrize("error", [{}, {"status": "error"}, {"error_code": "PARTLY"}, {"error": "PARTLY"}])
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_success_value_without_the_id_is_never_a_refusal(value: int, error: dict[str, str]) -> None:
+    other = Endpoint("x", success_value=value)
+    for job_id in ({}, {"job_id": None}, {"message_id": "m-1"}):
+        body = {"result": value, **job_id, **error}
+        assert read(body, endpoint=other).verdict is Verdict.AMBIGUOUS
+    assert read({"result": 2, **error}, endpoint=other).verdict is Verdict.REFUSED
+
+
 def test_without_a_success_field_any_object_with_its_id_is_a_success() -> None:
     with_id = Endpoint("x", success_field=None, id_field="id")
     assert read({"id": "i", "error_code": None}, endpoint=with_id).provider_id == "i"
