@@ -1001,7 +1001,7 @@ comment on column outbox.history.only_row is 'There is one row';
 comment on column outbox.history.number is 'Rises with each history that is adopted, so that workers notice';
 comment on column outbox.history.system_identifier is 'The cluster, as pg_control_system() tells: initdb, and so pg_upgrade, make another';
 comment on column outbox.history.timeline is
-    'The timeline, as the first 8 digits of a WAL file''s name: every promotion, and every recovery from a backup, begins another';
+    'The timeline, as the first 8 digits of a WAL file''s name: every promotion, and every recovery from an archive, begins another';
 comment on column outbox.history.operation_table is 'Oid of outbox.operation: a dump that is restored makes another, in the same cluster too';
 comment on column outbox.history.noted_at is 'When workers last found this history unchanged: what was committed before is not lost by a promotion';
 comment on column outbox.history.adopted_at is 'When this history was adopted; at first, when the schema was made';

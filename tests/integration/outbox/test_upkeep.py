@@ -195,6 +195,17 @@ def test_a_row_is_deleted_with_its_attempts_once_it_was_scrubbed_and_is_old_enou
     assert [(row["state"], row["count"]) for row in counts] == [("succeeded", 1)], "it stays counted"
 
 
+def test_a_key_whose_operation_was_deleted_is_a_new_one(outbox: Outbox) -> None:
+    again = b"select * from outbox.enqueue('sms.send', '{}', idempotency_key => %(key)s)"
+    key = "7d444840-9dc0-51d1-b245-5ffdce74fad2"
+    [first] = outbox.rows(again, key=key)
+    outbox.tell(outbox.claim_one(), accepted())
+    outbox.go_on(2 * MONTH + HOUR)
+    assert (scrub(outbox), outbox.rows(again, key=key)[0]["id"]) == (1, first["id"])
+    assert purge(outbox) == 1
+    assert outbox.rows(again, key=key)[0]["created"]
+
+
 def test_what_is_unresolved_or_waits_is_never_scrubbed_nor_deleted(outbox: Outbox) -> None:
     unresolved, waiting = outbox.enqueue(), outbox.enqueue(wait=1000 * DAY)
     outbox.tell(outbox.claim_one(), TIMED_OUT)
