@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import subprocess
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,14 +93,15 @@ def everything_in(conn: psycopg.Connection) -> str:
 
 
 def everything_on(url: str) -> str:
-    """Every key of a Redis with what it holds."""
+    """Every key of a Redis with what it holds, and what is in each message: kombu encodes its body."""
     with redis.Redis.from_url(url) as client:
         held = []
         for key in client.scan_iter("*"):
             kind = client.type(key)
             span = [0, -1] if kind in (b"list", b"zset") else []
             held.append(f"{key!r}: {client.execute_command(READ[kind], key, *span)!r}")
-    return "\n".join(held)
+    bodies = re.findall(r'"body": ?"([A-Za-z0-9+/=]+)"', "\n".join(held))
+    return "\n".join(held + [b64decode(body).decode() for body in bodies])
 
 
 def celery(url: str, *arguments: str, **environment: object) -> str:

@@ -10,12 +10,14 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from psycopg.types.json import Json
 
 from tests.acceptance.canaries import (
     APP_KEY,
@@ -30,12 +32,23 @@ from tests.acceptance.canaries import (
     everything_on,
     node,
 )
-from tests.acceptance.delivering import APP_ID, all_succeed, enqueue, furnish
+from tests.acceptance.delivering import APP_ID, all_succeed, enqueue, furnish, states
 from tests.acceptance.workers import environment_of
 from tests.postgres import Database
 from tests.waiting import until
 from worker.house import open_house
+from worker.sandbox import Fault, Step
 from worker.settings import load_settings
+
+LONG_DRAIN = {"LINGER_SECONDS": 30, "DRAIN_SECONDS": 60}
+"""Its ring is not acknowledged for so long, and further ones wait behind it."""
+ENQUEUE_UNDER = "select outbox.enqueue('sms.send', %s, idempotency_key => %s)"
+CANARY_ANSWERS = (
+    Step(Fault.ANSWER, status=200, body='{"result": 0, "job_id": "canary-answer"}'),
+    Step(Fault.ANSWER, status=200, body='{"result": 0, "job_id": "canary-answer-refused"}'),
+    Step(Fault.ANSWER, status=200, body="canary-answer"),
+    Step(Fault.ANSWER, status=500, body='{"canary": "answer"}', headers={"X-Canary": "canary-answer"}),
+)
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
@@ -63,12 +76,36 @@ def test_no_secret_is_in_what_waits_at_the_broker(
     """The only slot is taken by a drain that lingers, so that further rings wait where all can read them."""
     with canary_api() as api:
         furnish(conn, api)
-        settings = {"BROKER_URL": locked_redis, "LINGER_SECONDS": 30, "DRAIN_SECONDS": 60}
+        settings = {"BROKER_URL": locked_redis, **LONG_DRAIN}
         with node(guarded, *DEBUG, folder=tmp_path, **settings) as running:
             enqueue(conn, 1)
             all_succeed(conn, 1, within=30)
             until(lambda: "unacked" in everything_on(locked_redis), told=lambda: running.log)
             assert_no_canary("rings at the broker", everything_on(locked_redis))
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_no_payload_answer_or_key_is_in_a_log_or_at_the_broker(
+    guarded: str, conn: psycopg.Connection, locked_redis: str, tmp_path: Path, log_format: str
+) -> None:
+    """Not even one that Postgres refuses to record, and repeats when it says why."""
+    with canary_api() as api:
+        furnish(conn, api)
+        conn.execute("alter table outbox.operation add check (provider_id <> 'canary-answer-refused')")
+        settings = {"BROKER_URL": locked_redis, "LOG_FORMAT": log_format, **LONG_DRAIN}
+        with node(guarded, *DEBUG, folder=tmp_path, **settings) as running:
+            keys = [f"canary-{uuid4()}" for _ in CANARY_ANSWERS]
+            for key, answer in zip(keys, CANARY_ANSWERS, strict=True):
+                api.script([answer], key=key)
+                conn.execute(ENQUEUE_UNDER, [Json({"to": ["canary-phone"], "data": "canary-text"}), key])
+            recorded = len(keys) - 1
+            until(lambda: states(conn).get("succeeded", 0) >= recorded, within=30, told=lambda: running.log)
+            until(lambda: "rejected" in running.log, within=30, told=lambda: running.log)
+            until(lambda: "unacked" in everything_on(locked_redis), told=lambda: running.log)
+            assert_no_canary("rings at the broker", everything_on(locked_redis))
+            assert "recorded" in running.log
+    stored = everything_in(conn)
+    assert all(word in stored for word in (*keys, "canary-phone", "canary-text", "canary-answer"))
 
 
 @pytest.mark.parametrize("what", ["conf", "stats", "report"])
