@@ -53,8 +53,9 @@ def test_a_worker_that_had_to_end_is_not_complained_of(node: Node) -> None:
 def test_a_worker_that_is_killed_did_not_end_by_itself(node: Node) -> None:
     lives(node, "exec sleep 60")
     node.kill()
-    lives(node, "exec sleep 60")
+    number = lives(node, "exec sleep 60")
     node.kill_main()
+    os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)
     node.kill()
     assert node.complaints == []
 

@@ -120,9 +120,6 @@ TWICE: Final = replace(
 )
 REISSUE: Final = replace(done(2), asked=None).but(reissue_of=1)
 REISSUED: Final = replace(UNSENT, actions=[Action(1, "reissue", NOW, {"as": 2})])
-FIVE_ERRORS: Final = [
-    lost(number, NOW + number * 3 * SECOND, phase="answered", status=500) for number in range(1, 6)
-]
 
 
 def run_of(*told: Told, **changes: Any) -> Evidence:
@@ -175,6 +172,16 @@ def requested_as(**changes: Any) -> Told:
     return replace(ONE, requests=[replace(ONE.requests[0], **changes)])
 
 
+def repeated(*statuses: int, late: int = 0) -> Told:
+    """An operation that waits for a person, since the same answer came again and again."""
+    tries = [
+        lost(number, NOW + number * 3 * SECOND, phase="answered", status=status, late=number == late)
+        for number, status in enumerate(statuses, 1)
+    ]
+    said = "the same answer came 5 times in a row; HTTP 500"
+    return replace(UNRESOLVED, tries=tries, requests=[]).but(last_error=said)
+
+
 def refused(*tries: Try) -> Told:
     """An operation that waits for a person, since it was refused."""
     said = "refused, but an earlier attempt may have been executed; HTTP 400"
@@ -200,11 +207,8 @@ CLEAN: Final = {
         UNRESOLVED.but(last_error="the key may protect no longer; x", key_window_closes_at=NOW + 20 * SECOND)
     ),
     "used up": run_of(UNRESOLVED.but(last_error="all 12 attempts are used up; x", max_attempts=1)),
-    "repeated": run_of(
-        replace(
-            UNRESOLVED, tries=FIVE_ERRORS, requests=[replace(ONE.requests[0], arrived_at=NOW.timestamp() + 9)]
-        ).but(last_error="the same answer came 5 times in a row; HTTP 500")
-    ),
+    "repeated": run_of(repeated(500, 500, 500, 500, 500)),
+    "repeated beside a late one": run_of(repeated(500, 500, 503, 500, 500, 500, late=3)),
     "refused": run_of(
         refused(lost(), lost(2, NOW + 3 * SECOND, verdict="refused", phase="answered", status=400))
     ),
@@ -250,7 +254,6 @@ NO_SECOND_TRY: Final = replace(TWICE, tries=[accepted(1)])
 TOO_EARLY: Final = replace(
     TWICE, requests=[*ONE.requests, requested_as(arrived_at=NOW.timestamp() + 2).requests[0]]
 )
-NOT_REPEATED: Final = [*FIVE_ERRORS[:4], replace(FIVE_ERRORS[4], status=503)]
 KNOWN: Final = run_of().memory.committed
 
 UNFOUNDED: Final = (
@@ -283,11 +286,8 @@ BREACHES: Final[dict[str, list[Evidence]]] = {
     "what is unresolved is so for a reason": [
         *(run_of(UNRESOLVED.but(last_error=said)) for said in UNFOUNDED),
         run_of(UNRESOLVED.but(last_error="the deadline passed", deadline_at=NOW + DAY)),
-        run_of(
-            replace(UNRESOLVED, tries=NOT_REPEATED, requests=[]).but(
-                last_error="the same answer came 5 times in a row; x"
-            )
-        ),
+        run_of(repeated(500, 500, 500, 500)),
+        run_of(repeated(500, 500, 500, 500, 503)),
         run_of(refused(lost(verdict="refused", phase="answered", status=400))),
     ],
     "nothing is executed twice": [run_of(replace(ONE, executions=[*ONE.executions, *ONE.executions]))],
@@ -335,6 +335,7 @@ BREACHES: Final[dict[str, list[Evidence]]] = {
         run_of(executed_as(body_sha256="x")),
         run_of(executed_as(endpoint="voice.call")),
         run_of(executed_as(app_id="x")),
+        run_of(REISSUED, replace(REISSUE, executions=[replace(REISSUE.executions[0], body_sha256="x")])),
     ],
     "nothing is sent to whom nobody vouches for": [run_of(impostor=replace(COUNTS, requests=1))],
     "nothing is sent without a claim": [
