@@ -2077,7 +2077,9 @@ begin
         raise exception 'the payload of operation % was scrubbed', o.id using errcode = 'RO009', hint = 'Enqueue a new operation.';
     elsif closes_at <= may_send_at + e.call_deadline then
         raise exception 'operation % may have been executed, and its key can protect a retry no longer (window closes %)', o.id, closes_at
-            using errcode = 'RO009', hint = 'Find out whether it was executed, then use outbox.resolve(), or outbox.reissue() for a new key.';
+            using errcode = 'RO009', hint = case when o.finished_at is null
+                        then 'Find out whether it was executed, then use outbox.resolve(), or outbox.reissue() for a new key.'
+                        else 'Find out whether it was executed; if not, use outbox.reissue() for a new key.' end;
     elsif o.state = 'failed' and o.response_status is not null and e.caches_errors then
         raise exception 'operation % was refused, and % replays refusals under the same key', o.id, o.endpoint using errcode = 'RO009',
             hint = 'Use outbox.reissue() for a new key, or enqueue a corrected request.';

@@ -12,7 +12,7 @@ from tests.integration.model.api import Course, Request
 from tests.integration.model.calls import Call
 from tests.integration.model.clocks import ZERO
 from tests.integration.model.world import World
-from worker.operation import Answer, Operation, Reply, State
+from worker.operation import Answer, Operation, Reply, State, Verdict
 from worker.outcome import blame_account, classify
 from worker.retry import Decision, decide
 from worker.stopwatch import Stopwatch
@@ -126,8 +126,9 @@ class Fleet:
         before = self.world.operations(operation.id)
         told = self.world.rows(statement("record"), columns([decision]))
         after = self.world.operations(operation.id)
-        if operation.lease.token in self.evidence.lost:
+        if operation.lease.token in self.evidence.lost - self.world.tokens():
             assert before == after, "moved by a lease that is on record nowhere"
+            assert not before or decision.outcome.verdict is not Verdict.ACCEPTED, "evidence was thrown away"
             return "lost"
         self.evidence.notes_report(before[0], after[0], told[0]["fate"], decision)
         return str(told[0]["fate"])
@@ -151,9 +152,9 @@ class Fleet:
             self.world.clocks.go_on(max(within, ZERO))
         return [self.send(held, course) for held in leases]
 
-    def attempt(self, course: Course, row: outcomes.Row) -> None:
-        """Whole attempts of what is due."""
-        for sent in self.send_all(course):
+    def attempt(self, course: Course, row: outcomes.Row, *, late: bool = False) -> None:
+        """Whole attempts of what is due, made at once or at the last moment."""
+        for sent in self.send_all(course, late=late):
             self.report(self.decide(self.answer(sent, row)))
 
     def may_still_send(self, operation: int) -> bool:

@@ -223,11 +223,18 @@ class Outbox(RuleBasedStateMachine):
         first=st.sampled_from(["nothing", "upkeep", "retry", "cancel and retry"]),
         course=COURSES,
         row=ENDS,
+        late=st.booleans(),
     )
-    def try_at_an_edge(
-        self, which: int, around: timedelta, first: str, course: Course, row: outcomes.Row
+    def try_at_an_edge(  # noqa: PLR0917  by name
+        self,
+        which: int,
+        around: timedelta,
+        first: str,
+        course: Course,
+        row: outcomes.Row,
+        late: bool,  # noqa: FBT001
     ) -> None:
-        """Go on to where something begins or ends for an operation, and try at once what may be tried."""
+        """Go on to where something begins or ends for an operation, and try what may be tried."""
         now = self.world.clocks.database
         edges = sorted((at, row["id"]) for row in self.alive for at in edges_of(row) if at > now)
         if edges:
@@ -239,7 +246,7 @@ class Outbox(RuleBasedStateMachine):
                 self.people.cancel(operation)
             if "retry" in first:
                 self.people.retry(operation)
-        self.fleet.attempt(course, row)
+        self.fleet.attempt(course, row, late=late)
 
     @rule(by=st.sampled_from(STEPS), back=st.booleans(), of_workers=st.booleans())
     def step_a_clock(self, by: timedelta, back: bool, of_workers: bool) -> None:  # noqa: FBT001
