@@ -23,7 +23,8 @@ Decisions:
     that the phase is not what it seems.
     2026-11-24: any 5xx but 500 and 503 may be a gateway's word about an API that is still at work (524 says
     what 504 says), so none of them settles its attempt.
-    2026-11-24: all 409s count as one and the same answer: their bodies may differ in a request id alone.
+    2026-11-24: all 409s count as one and the same answer, and so do all 429s and each other "not now": their
+    bodies may differ in a request id alone. A 500 is known by its bytes: a cached one repeats them.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class Outcome:
     ignored: str | None = None
     """A Retry-After that makes no sense, in words."""
     answer_sha256: bytes | None = None
-    """Hash of status and body of a whole answer, to notice a cached error (a 409's: of the status alone)."""
+    """Hash of status and body of a whole answer, to notice one that comes again; of the status alone if that
+    says "not now"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,9 @@ _MEANINGS: Final[Mapping[int, _Meaning]] = {
     429: _Meaning(Verdict.THROTTLED, block=Scope.ENDPOINT),
     503: _Meaning(Verdict.AMBIGUOUS, block=Scope.ENDPOINT),
 }
+
+_KNOWN_BY_STATUS: Final = frozenset({401, 403, 407, 409, 421, 425, 429, 503})
+"""They say "not now", whatever else they say: the same answer to whoever counts how often it comes."""
 
 _ENDED_BY_US: Final = (SendWindowPassed, CallCut)
 _ERRORS_OF_CONNECTING: Final = (
@@ -199,7 +204,7 @@ def _is_settled(status: int) -> bool:
 
 
 def _fingerprint(answer: Answer) -> bytes:
-    body = b"" if answer.status == 409 else answer.body
+    body = b"" if answer.status in _KNOWN_BY_STATUS else answer.body
     return sha256(b"%d\n%b" % (answer.status, body)).digest()
 
 

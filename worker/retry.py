@@ -4,7 +4,7 @@ Pure: the time and the chance are arguments. Read from top to bottom, the first 
 
     accepted                                                       succeeded
     refused                                                        failed
-    the same cached answer again and again, no attempt left        failed
+    the same answer again and again, no attempt left               failed
     no other try can start before the deadline or the key window   expired
     otherwise                                                      queued, with a delay
 
@@ -18,8 +18,12 @@ the budget (not sent, throttled) are paced by the number of their lease, which i
 Decisions:
     2026-11-24: whoever was throttled waits a little longer than the block, so that another operation is the
     probe: an answer cached under one key must not keep a healthy endpoint shut.
-    2026-11-24: from its third time on, the same throttling while others pass stops nobody else (it may be
-    cached); a true one is met by the others, too, and their answers do.
+    2026-11-24: an operation that is throttled again although others passed since its last try stops nobody
+    else: a cached answer, or a recipient's own limit, is its own affair. A true stop is met by operations
+    that were not throttled before, and, once nobody passes, by this one as well: their answers do.
+    2026-11-24: it is given up at the fortieth such answer, some ten hours on. An overloaded API also lets
+    others pass, and its answers look the same: of 2,000 operations let loose on an API that takes 10 a
+    second, a limit of six ended a thousand. Of 10,000 on one that takes 1 a second none met it 25 times.
     2026-11-24: a cached 500 and an outage look alike, byte for byte. If others pass, the fifth one ends it;
     if nobody passes, the tenth: at 2 s of backoff that outlasts an outage of some 17 minutes.
     2026-11-24: given-back attempts are tried until the deadline: when the backoff would overshoot it, half
@@ -56,8 +60,7 @@ SAME_CONFLICT_LIMIT: Final = 6
 """409s in a row; 1 + 2 + 4 + 8 + 16 seconds between them are as long as the default ``settle``."""
 SAME_500_LIMIT: Final = 5
 SAME_500_LIMIT_ALONE: Final = 10
-SAME_THROTTLING_LIMIT: Final = 6
-SAME_THROTTLING_DOUBTED: Final = 3
+SAME_THROTTLING_LIMIT: Final = 40
 
 LAST_TRY_SPREAD: Final = timedelta(minutes=10)
 """An outage's operations end together; their last tries must not arrive in one second."""
@@ -311,15 +314,16 @@ class _Judge:
 
     @property
     def block(self) -> Block | None:
-        if self.outcome.block is None or self.is_outdated or self.may_be_cached:
+        if self.outcome.block is None or self.is_outdated or self.is_its_own_affair:
             return None
         asked = self._guess(self.outcome.block) if self.asked is None else self.asked
         lasts = max(asked, SHORTEST_BLOCK) * (1 + self.jitter / 10)
         return Block(self.outcome.block, min(lasts, LONGEST_WAIT))
 
     @property
-    def may_be_cached(self) -> bool:
-        return self.operation.other_passed and self.repeats >= SAME_THROTTLING_DOUBTED
+    def is_its_own_affair(self) -> bool:
+        """Met again although others passed since the last try: cached under the key, or the recipient's."""
+        return self.operation.other_passed and self.repeats > 1
 
     def _guess(self, scope: Scope) -> timedelta:
         if scope is Scope.ACCOUNT:

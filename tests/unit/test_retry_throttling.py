@@ -78,19 +78,26 @@ def test_silence_neither_ends_a_run_of_answers_nor_adds_to_it() -> None:
 def test_the_same_throttling_while_others_pass_ends_that_one(
     status: int, doubt: datetime | None, state: State
 ) -> None:
-    before = in_a_row(answer(status), 5, other_passed=True, doubt_since=doubt)
-    assert after(answer(status), before).state is state
-    assert after(answer(status), replace(before, repeat_count=4)).state is State.QUEUED
+    before = in_a_row(answer(status), 39, other_passed=True, doubt_since=doubt)
+    assert after(answer(status, b"another request id"), before).state is state
+    assert after(answer(status), replace(before, repeat_count=38)).state is State.QUEUED
     assert after(answer(status), replace(before, other_passed=False)).state is State.QUEUED
 
 
 @pytest.mark.parametrize("status", [401, 429, 503])
-def test_an_answer_that_may_be_cached_stops_nobody_else(status: int) -> None:
-    before = in_a_row(answer(status), 2, other_passed=True)
-    assert after(answer(status), before).block is None
-    assert after(answer(status), replace(before, repeat_count=4)).block is None
-    assert after(answer(status), replace(before, repeat_count=1)).block is not None
-    assert after(answer(status), replace(before, other_passed=False)).block is not None
+def test_whoever_is_throttled_again_while_others_pass_stops_nobody_else(status: int) -> None:
+    before = in_a_row(answer(status), 1, other_passed=True)
+    for again in (answer(status), answer(status, b"another request id"), answer(status, retry_after="3600")):
+        assert after(again, before).block is None
+        assert after(again, replace(before, repeat_count=30)).block is None
+
+
+@pytest.mark.parametrize("status", [401, 429, 503])
+def test_a_stop_that_nobody_passes_or_that_is_new_is_one_for_all(status: int) -> None:
+    before = in_a_row(answer(status), 20, other_passed=False)
+    assert after(answer(status), before).block is not None
+    assert after(answer(status), in_a_row(answer(500), 20, other_passed=True)).block is not None
+    assert after(answer(status), operation()).block is not None
 
 
 # Throttling.

@@ -43,22 +43,43 @@ async def test_an_outage_puts_no_more_in_doubt_than_the_breaker_and_what_was_in_
     assert api.executed_twice() == []
 
 
-@pytest.mark.parametrize("status", [429, 401])
-async def test_an_answer_cached_under_one_key_ends_that_one_and_stops_nobody_else(
-    status: int, outbox: Outbox, api: Sandbox, database: Database
+def blocks(outbox: Outbox) -> int:
+    """Of the account and of its endpoints, those that hold now."""
+    return int(
+        outbox.value(
+            b"select (select count(*) from outbox.throttle where blocked_until > clock_timestamp())"
+            b" + (select count(*) from outbox.account where blocked_until > clock_timestamp())"
+        )
+    )
+
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eighth such answer ends an operation, not the fortieth."""
+    monkeypatch.setattr("worker.retry.SAME_THROTTLING_LIMIT", 8)
+
+
+@pytest.mark.usefixtures("_soon")
+@pytest.mark.parametrize(
+    ("status", "told"), [(429, "as before"), (401, "as before"), (429, "{}"), (401, "{}")]
+)
+async def test_what_only_one_operation_is_told_stops_all_once_and_ends_that_one(
+    status: int, told: str, outbox: Outbox, api: Sandbox, database: Database
 ) -> None:
+    outbox.change("endpoint", "sms.send", backoff=MINUTE)
     bad = outbox.enqueue()
-    cached = Step(Fault.ANSWER, status=status, body='{"request_id": "always the same"}')
-    api.script([cached] * 20, key=outbox.operation(bad)["idempotency_key"])
-    others = []
-    for _ in range(16):
-        others.append(outbox.enqueue())
-        async with open_test_house(database, concurrency=1) as house:
-            await drained(house)
+    bodies = [f'{{"error_code": "X", "request_id": "{told.format(n)}"}}' for n in range(20)]
+    steps = [Step(Fault.ANSWER, status=status, body=body) for body in bodies]
+    api.script(steps, key=outbox.operation(bad)["idempotency_key"])
+    others, stops = [], 0
+    for _ in range(11):
+        for _ in range(2):  # the second time it is not due yet
+            others.append(outbox.enqueue())
+            async with open_test_house(database, concurrency=1) as house:
+                await drained(house)
+        stops += blocks(outbox)
         outbox.go_on(timedelta(hours=1))
-        async with open_test_house(database, concurrency=1) as house:
-            await drained(house)
-        outbox.go_on(timedelta(hours=1))
+    assert stops == 1
     assert outbox.state(bad) == "failed"
     assert outbox.states(others) == {"succeeded"}
     assert outbox.value(b"select count(*) from outbox.throttle") == 0
