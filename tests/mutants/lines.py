@@ -4,8 +4,9 @@
 
 Cosmic Ray makes the mutants of outcome.py and retry.py: another operator, number or condition, one at a time.
 Each is judged by the unit tests of these two modules, in a process forked for it, which finds the mutant in
-place of the module on disk; no file is touched. Ends with 0 if at least 95 % were killed by a test that
-failed, and SURVIVORS.md explains each one that was not.
+place of the module on disk; no file is touched. Those that cannot even be imported prove nothing of any test
+and are counted apart. Ends with 0 if at least 95 % of the others were killed by a test that failed, and
+SURVIVORS.md explains each one that was not.
 
 Decisions:
     2026-11-24: Cosmic Ray, since mutmut leaves out what is decorated (most of retry.py is properties) and
@@ -18,6 +19,7 @@ Decisions:
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -70,10 +72,13 @@ class Fate(StrEnum):
     KILLED = "killed"
     SURVIVED = "survived"
     TIMED_OUT = "timed out"
+    STILLBORN = "could not be imported"
 
 
-FATES: Final = {0: Fate.SURVIVED, 1: Fate.KILLED, 2: Fate.KILLED, None: Fate.TIMED_OUT}
-"""By pytest's exit status; 2: the module cannot even be imported."""
+NO_MODULE: Final = 64
+"""An exit status that pytest does not have."""
+FATES: Final = {0: Fate.SURVIVED, 1: Fate.KILLED, NO_MODULE: Fate.STILLBORN, None: Fate.TIMED_OUT}
+"""By the exit status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +137,17 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def judge(line: Line) -> None:
-    """Run the tests against *line*, in a process of its own; its exit status is pytest's."""
+    """Run the tests against *line*, in a process of its own; its exit status is pytest's, or NO_MODULE."""
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     assert not {*MODULES, "tests.unit.attempts"} & sys.modules.keys(), "the mutant would not be found"
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # these tests need none, and each takes its time
     sys.meta_path.insert(0, Mutated(line))
+    try:
+        importlib.import_module(line.module)
+    except Exception:  # noqa: BLE001  whatever it is that was broken
+        sys.exit(NO_MODULE)
     sys.exit(pytest.main([*PYTEST, *(str(ROOT / test) for test in TESTS)]))
 
 
@@ -181,14 +190,15 @@ def main() -> int:
     unexplained = 0
     for line, fate in fates(itertools.chain.from_iterable(map(lines, MODULES))):
         told[line.module, fate] += 1
-        if fate is not Fate.KILLED:
+        if fate not in {Fate.KILLED, Fate.STILLBORN}:
             is_explained = line.change in explained
             unexplained += not is_explained
             _print(f"{fate}{'' if is_explained else ', NOT EXPLAINED'}: {line.module}: {line.change}")
     for module in MODULES:
         _print(f"{module}: " + ", ".join(f"{told[module, fate]} {fate}" for fate in Fate))
-    killed = sum(told[module, Fate.KILLED] for module in MODULES) / told.total()
-    _print(f"{killed:.1%} of {told.total()} mutants killed")
+    viable = sum(count for (_, fate), count in told.items() if fate is not Fate.STILLBORN)
+    killed = sum(told[module, Fate.KILLED] for module in MODULES) / viable
+    _print(f"{killed:.1%} of the {viable} mutants that can be imported were killed")
     return int(killed < GOAL or unexplained > 0)
 
 

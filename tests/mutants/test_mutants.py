@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,20 @@ def test_a_check_that_ends_otherwise_than_by_finding_something_or_nothing_is_ref
     assert trial.run("a check", tmp_path, "finds", finds=trial.BROKEN).found == ("a", "b")
     with pytest.raises(RuntimeError, match="ended with 1"):
         trial.run("a check", tmp_path, "fails", finds=trial.BROKEN)
+
+
+STILLBORN = """
+from tests.mutants.lines import Line, fates
+print(*[fate for _, fate in fates([Line("worker.outcome", "", "import nowhere", "nothing")])])
+"""
+
+
+@pytest.mark.skipif(find_spec("cosmic_ray") is None, reason="the group mutation is not installed")
+def test_a_mutant_that_cannot_be_imported_was_not_killed_by_a_test() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", STILLBORN], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert told.stdout == "could not be imported\n", told.stderr
 
 
 def test_every_survivor_that_is_explained_may_still_be_met() -> None:
