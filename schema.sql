@@ -1188,6 +1188,9 @@ create function outbox.doubt_history(reason text) returns void
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform outbox.need_reason(doubt_history.reason);
+    if exists (select from outbox.history h where h.doubted_at is not null) then
+        insert into outbox.action (name, reason) values ('doubt_history', doubt_history.reason);  -- one more reason
+    end if;
     perform outbox.doubt(doubt_history.reason);
 end $$;
 comment on function outbox.doubt_history is
@@ -2073,6 +2076,8 @@ begin
         raise exception 'operation % is %: there is nothing to retry', o.id, o.state using errcode = 'RO009',
             hint = case o.state when 'in_flight' then 'It is being sent right now: wait for this attempt to end.'
                                 else 'To do it once more, enqueue a new operation.' end;
+    elsif o.state = 'queued' and o.attempt_number = 0 then
+        raise exception 'operation % was not tried yet', o.id using errcode = 'RO009', hint = 'It is sent as soon as it is due.';
     elsif o.payload is null then
         raise exception 'the payload of operation % was scrubbed', o.id using errcode = 'RO009', hint = 'Enqueue a new operation.';
     elsif closes_at <= may_send_at + e.call_deadline then

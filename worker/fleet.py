@@ -172,6 +172,8 @@ def _refuse_worker(worker: Any) -> None:  # noqa: ANN401 - the stubs know few of
     pool = concurrency.get_implementation(worker.pool_cls).__module__
     if pool not in (PREFORK, THREADS):
         raise SettingsError(NO_POOL.format(pool.rpartition(".")[2]))
+    if QUEUE not in worker.app.amqp.queues.consume_from:
+        raise SettingsError(f"nothing would wake it: rings come by the queue {QUEUE!r} (see -Q and -X)")
     if worker.time_limit or worker.soft_time_limit:
         raise SettingsError("a time limit would cut a drain anywhere: RINGONCE_DRAIN_SECONDS ends it")
     if pool == PREFORK:

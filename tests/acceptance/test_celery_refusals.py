@@ -57,6 +57,11 @@ def test_prefork_is_refused_on_a_broker_without_a_hub(database: Database) -> Non
     assert "prefork needs: use --pool threads" in line
 
 
+def test_a_worker_that_no_ring_could_reach_is_refused(database: Database) -> None:
+    line = refusal([*CELERY, "-Q", "other"], database.url)
+    assert line == "ringonce: nothing would wake it: rings come by the queue 'ringonce' (see -Q and -X)"
+
+
 def test_time_limits_are_refused(database: Database) -> None:
     assert "RINGONCE_DRAIN_SECONDS" in refusal([*CELERY, "--time-limit=10"], database.url)
 

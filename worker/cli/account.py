@@ -138,8 +138,11 @@ def _stops(account: browse.Account, throttles: list[browse.Throttle]) -> list[st
     if account.probe_at is not None:
         stops.append(f"in doubt: one operation at a time, the next at {moment(account.probe_at)}")
     if account.blocked_until is not None:
-        stops.append(f"blocked until {moment(account.blocked_until)}: {account.blocked_reason}")
+        until = moment(account.blocked_until)
+        stops.append(f"blocked until {until}, then one operation at a time: {account.blocked_reason}")
     stops += [
-        f"{each.endpoint} until {moment(each.blocked_until)}: {each.blocked_reason}" for each in throttles
+        f"{each.endpoint} blocked until {moment(each.blocked_until)}, then one operation at a time: "
+        f"{each.blocked_reason}"
+        for each in throttles
     ]
     return stops

@@ -97,7 +97,8 @@ def test_the_list_of_accounts_says_what_stops_each(
     )
     assert said(ringonce("pause", account, "--reason", "wrong caller id")) == "account default is paused\n"
     row = said(ringonce("account", "list")).splitlines()[1]
-    assert ": wrong caller id; blocked until 2026-11-24 04:00:00Z: 401; sms.send until" in row
+    assert ": wrong caller id; blocked until 2026-11-24 04:00:00Z, then one operation at a time: 401;" in row
+    assert "; sms.send blocked until " in row
     [listed] = printed(ringonce("account", "list", "--json"))
     assert [each["endpoint"] for each in listed["throttles"]] == ["sms.send"]
     assert said(ringonce("resume", account, "--reason", "put right")) == "account default is resumed\n"

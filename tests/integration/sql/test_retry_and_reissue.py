@@ -14,6 +14,7 @@ from tests.integration.sql.plain_sql import (
     attempts,
     enqueue,
     lease,
+    not_sent,
     operation,
     operation_in,
     record,
@@ -34,6 +35,8 @@ RETRIED = ["queued", "failed", "expired", "cancelled", "unresolved"]
 @pytest.mark.parametrize("state", RETRIED)
 def test_a_retry_keeps_the_key_and_has_a_fresh_budget(conn: psycopg.Connection, state: str) -> None:
     id_ = operation_in(conn, state)
+    if state == "queued":
+        not_sent(conn, lease(conn, id_), "queued")
     before = operation(conn, id_)
     assert steer(conn, "retry", id_) == "queued"
     after = operation(conn, id_)
@@ -51,6 +54,12 @@ def test_a_retry_keeps_the_key_and_has_a_fresh_budget(conn: psycopg.Connection, 
     told = ("attempt_count", "finished_at", "response_status", "response_body", "provider_id", "repeat_count")
     assert [after[name] for name in told] == [0, None, None, None, None, 0]
     assert lease_after_settling(conn, id_)["idempotency_key"] == before["idempotency_key"]
+
+
+def test_what_was_never_tried_is_not_retried_before_its_time(conn: psycopg.Connection) -> None:
+    id_ = enqueue(conn)["id"]
+    with refused(conn, "RO009", "was not tried yet.*sent as soon as it is due"):
+        steer(conn, "retry", id_)
 
 
 def lease_after_settling(conn: psycopg.Connection, id_: int) -> dict[str, Any]:
