@@ -44,7 +44,7 @@ from psycopg.rows import TupleRow
 
 from worker import loops
 from worker.complaint import complaint
-from worker.errors import StoreUnavailable
+from worker.errors import StoreRefused, StoreUnavailable
 from worker.observe import Event, emit
 from worker.rope import BrokerAway, Rope
 from worker.settings import Settings
@@ -170,7 +170,7 @@ class Bell:
         try:
             with self._connect() as conn:
                 self._attend(conn)
-        except (psycopg.Error, StoreUnavailable) as error:
+        except (psycopg.Error, StoreRefused, StoreUnavailable) as error:
             emit(Event.DISCONNECTED, who="bell", error=complaint(error))
             retry = min(FIRST_RETRY * 2 ** min(self._failures, 10), LAST_RETRY)
             self._failures += 1

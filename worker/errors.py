@@ -13,6 +13,7 @@
     ├─ OperationNotFound
     ├─ StateConflict            cancel while in flight, retry past the window ...
     ├─ StoreUnavailable         from psycopg, its cause kept
+    ├─ StoreRefused             Postgres would not do it: what it said, without what it quoted
     ├─ SchemaMismatch           the database's schema is not this worker's
     ├─ ClaimsShut               the database lost commits, or may have
     ├─ SendWindowPassed         too late for the first byte: nothing was sent
@@ -74,6 +75,10 @@ class StateConflict(RingonceError):
 
 class StoreUnavailable(RingonceError):
     """Postgres could not be reached, or hung up; the cause is kept."""
+
+
+class StoreRefused(RingonceError):
+    """Postgres is there, and refused a statement of a worker. The row that it quotes is not kept."""
 
 
 class SchemaMismatch(RingonceError):

@@ -97,7 +97,8 @@ def _has_authority(url: str) -> bool:
 
 Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
 Broker = Annotated[SecretStr, AfterValidator(_broker)]
-Node = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")]
+Node = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,240}$")]
+"""With "/" and a process id behind it, it is to fit the 255 bytes of ``leased_by``."""
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
 
 

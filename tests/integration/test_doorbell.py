@@ -17,6 +17,7 @@ from tests.clocks import HandSetClock
 from tests.postgres import Database
 from worker import doorbell, wakeups
 from worker.doorbell import DRAIN, LONGEST_ROUND, UPKEEP, Bell, Counts
+from worker.errors import StoreRefused
 from worker.rope import QUEUE, REST
 from worker.settings import Settings
 from worker.stopping import Cord
@@ -274,8 +275,13 @@ def test_bell_that_fails_for_an_unforeseen_reason_takes_its_worker_down(
     assert state.should_stop == 1
 
 
-def test_bell_keeps_trying_while_postgres_is_away_until_the_worker_stops(
-    app: Celery[Any], database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "trouble",
+    [psycopg.OperationalError("the database system is starting up"), StoreRefused("a drain's, done here")],
+    ids=["away", "refused"],
+)
+def test_bell_keeps_trying_whatever_postgres_says_until_the_worker_stops(
+    app: Celery[Any], database: Database, monkeypatch: pytest.MonkeyPatch, trouble: Exception
 ) -> None:
     monkeypatch.setattr(doorbell, "FIRST_RETRY", 0.001)
     cord = Cord()
@@ -285,7 +291,7 @@ def test_bell_keeps_trying_while_postgres_is_away_until_the_worker_stops(
     def connect() -> psycopg.Connection:
         if next(attempts) == 4:
             cord.pull()
-        raise psycopg.OperationalError("the database system is starting up")
+        raise trouble
 
     monkeypatch.setattr(bell, "_connect", connect)
     bell.run()

@@ -8,7 +8,7 @@ import re
 import worker
 from worker import errors
 
-INSIDE = {"CallCut", "ClaimsShut", "SendWindowPassed"}
+INSIDE = {"CallCut", "ClaimsShut", "SendWindowPassed", "StoreRefused"}
 """What only a worker meets."""
 
 

@@ -226,6 +226,7 @@ def test_a_broker_that_wakes_celery_is_taken(url: str, monkeypatch: pytest.Monke
         ("LOG_LEVEL", "canary"),
         ("LOG_FORMAT", "canary"),
         ("NODE", "two words"),
+        ("NODE", "n" * 241),
     ],
 )
 def test_an_unusable_value_is_refused_by_name_and_not_repeated(

@@ -10,6 +10,8 @@ Decisions:
     2026-11-24: nothing is prepared on the server: a pooler that shares sessions would lose it.
     2026-11-24: a server that takes no writes (a failover, a full disk) is as good as away. An answer that
     it refuses to record is kept, like one that could not reach it.
+    2026-11-24: what Postgres refuses it repeats, payload and key and lease token. No such error leaves a
+    session, because whoever prints a traceback (Celery does) prints that, too.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from worker.complaint import complaint
-from worker.errors import SchemaMismatch, SettingsError, StoreUnavailable
+from worker.errors import SchemaMismatch, SettingsError, StoreRefused, StoreUnavailable
 from worker.store.history import Memory
 from worker.store.statements import statement
 
@@ -134,6 +136,7 @@ async def session(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
 
     Raises:
         StoreUnavailable: there was no connection, it broke, or it said nothing for ``SECONDS``.
+        StoreRefused: Postgres refused a statement, or psycopg could not send it.
     """
     try:
         async with asyncio.timeout(SECONDS), pool.connection() as conn:
@@ -142,3 +145,5 @@ async def session(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
         raise StoreUnavailable(f"Postgres did not answer within {SECONDS:g} s") from error
     except _AWAY as error:
         raise StoreUnavailable(complaint(error)) from error
+    except psycopg.Error as error:
+        raise StoreRefused(f"{complaint(error)} (SQLSTATE {error.sqlstate})") from None

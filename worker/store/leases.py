@@ -44,6 +44,7 @@ class Leases:
         Raises:
             StoreUnavailable: it is not known what was claimed; if anything, its lease will expire.
             ClaimsShut: nothing was claimed: the database may have lost what was sent last.
+            StoreRefused: nothing was claimed, for a reason that waiting will not mend.
         """
         async with session(self._pool) as conn:
             rows = await self._rows(conn, limit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,10 +14,10 @@ from psycopg.conninfo import make_conninfo
 from tests.integration.drain.house import disconnect_workers, drained, open_test_house, postgres_away
 from tests.integration.outbox.by_hand import CALL, HOUR, SECOND, Outbox
 from tests.postgres import Connect, Database
-from worker.errors import StoreUnavailable
+from worker.errors import StoreRefused, StoreUnavailable
 from worker.operation import State
 from worker.sandbox import Sandbox
-from worker.store import Leases, open_pool
+from worker.store import Leases, open_pool, session
 from worker.upkeep import run_once
 
 HOLD = timedelta(seconds=7)
@@ -131,6 +133,38 @@ async def test_a_statement_that_says_nothing_is_given_up(
                 await leases.claim(1)
         monkeypatch.undo()
         assert len(await leases.claim(1)) == 1
+
+
+async def test_what_postgres_refuses_of_a_claim_is_said_without_the_row_that_it_quotes(
+    outbox: Outbox, database: Database
+) -> None:
+    """Celery prints the traceback of whatever ends a drain."""
+    id_ = outbox.enqueue("voice.call")
+    key = outbox.operation(id_)["idempotency_key"]
+    outbox.do(b"alter table outbox.operation add constraint never check (leased_by is null)")
+    async with open_test_house(database) as house:
+        with pytest.raises(StoreRefused) as caught:
+            await drained(house)
+    printed = "".join(traceback.format_exception(caught.value))
+    assert 'violates check constraint "never" (SQLSTATE 23514)' in printed
+    assert "DETAIL" not in printed
+    assert key not in printed
+
+
+async def test_no_refusal_leaves_a_session_with_what_it_quotes(database: Database) -> None:
+    async with open_pool(database.url, size=1) as pool:
+        for query in (b"select 1/0", b"do $$ begin raise 'no' using detail = 'a row'; end $$", b"select %s"):
+            with pytest.raises(StoreRefused) as caught:
+                async with session(pool) as conn:
+                    await conn.execute(query, ["\0"] if b"%s" in query else None)
+            assert "a row" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_node_with_the_longest_name_can_claim(outbox: Outbox, database: Database) -> None:
+    id_ = outbox.enqueue()
+    async with open_test_house(database, node="n" * 240) as house:
+        assert [each.id for each in await house.leases.claim(1)] == [id_]
+    assert outbox.operation(id_)["leased_by"] == f"{'n' * 240}/{os.getpid()}"
 
 
 async def test_a_drain_and_upkeep_need_no_more_than_the_role_of_a_worker(
