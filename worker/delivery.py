@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from worker.errors import SendWindowPassed, SettingsError, StoreUnavailable
@@ -18,7 +17,7 @@ from worker.house import House
 from worker.observe import Event, emit
 from worker.operation import NoAnswer, Operation, Phase, Reply, State, Verdict
 from worker.outcome import Outcome, Scope, blame_account, classify
-from worker.plain import without_credential
+from worker.plain import secrets_of
 from worker.retry import Decision, decide
 from worker.stopwatch import Stopwatch
 from worker.store import Fate, Record
@@ -45,7 +44,7 @@ async def conclude(
     house: House, operation: Operation, reply: Reply, claimed: Stopwatch, credential: bytes | None = None
 ) -> tuple[Decision, Record]:
     """Record what *reply* means for *operation*, and tell the fleet whom else it concerns."""
-    told = _keep_secret(classify(reply, operation.endpoint), credential)
+    told = classify(reply, operation.endpoint, () if credential is None else secrets_of(credential))
     outcome = await _consider_account(house, operation, told)
     decision = decide(
         operation,
@@ -57,14 +56,6 @@ async def conclude(
     record = await house.recorder.put(decision)  # first: nothing must come between an answer and its record
     await _heed(house, decision)
     return decision, record
-
-
-def _keep_secret(outcome: Outcome, credential: bytes | None) -> Outcome:
-    """*outcome* without the credential, which its API may have repeated in its own words."""
-    if credential is None or outcome.error is None:
-        return outcome
-    code = None if outcome.code is None else without_credential(outcome.code, credential)
-    return replace(outcome, error=without_credential(outcome.error, credential), code=code)
 
 
 def _credential(house: House, operation: Operation) -> bytes | None:

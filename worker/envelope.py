@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -46,15 +46,18 @@ class Envelope:
     """For people, on one line: the error's message, or what is wrong with this body."""
 
 
-def read_envelope(body: bytes, endpoint: Endpoint) -> Envelope:
-    """Read *body* by the rules of *endpoint*. Never raises: what cannot be read is ambiguous."""
+def read_envelope(body: bytes, endpoint: Endpoint, secrets: Sequence[str] = ()) -> Envelope:
+    """Read *body* by the rules of *endpoint*. Never raises: what cannot be read is ambiguous.
+
+    Code and remark are free of *secrets*; an id is what the API says it is.
+    """
     members = _read_object(body)
     if members is None:
         return Envelope(Verdict.AMBIGUOUS, remark="the body is not a readable JSON object")
     verdict = _judge(members, endpoint)
     if verdict is Verdict.ACCEPTED:
         return _read_success(members, endpoint)
-    return _read_error(members, endpoint, verdict)
+    return _read_error(members, endpoint, verdict, secrets)
 
 
 def _judge(members: Mapping[str, object], endpoint: Endpoint) -> Verdict:
@@ -122,18 +125,20 @@ def _is_storable(provider_id: str) -> bool:
 _MESSAGES: Final = ("message", "desc", "detail", "title")
 
 
-def _read_error(members: Mapping[str, object], endpoint: Endpoint, verdict: Verdict) -> Envelope:
-    codes = _codes(members)
+def _read_error(
+    members: Mapping[str, object], endpoint: Endpoint, verdict: Verdict, secrets: Sequence[str]
+) -> Envelope:
+    codes = _codes(members, secrets)
     known = [code for code in codes if code in endpoint.account_codes]
     return Envelope(
         verdict,
         code=next(iter(known + codes), None),
         names_account=bool(known),
-        remark=_message(members),
+        remark=_message(members, secrets),
     )
 
 
-def _codes(members: Mapping[str, object]) -> list[str]:
+def _codes(members: Mapping[str, object], secrets: Sequence[str]) -> list[str]:
     """Whatever may be the machine's word for the error, the most telling first."""
     found = (
         members.get("error_code"),
@@ -142,18 +147,17 @@ def _codes(members: Mapping[str, object]) -> list[str]:
         members.get("code"),
         members.get("result"),
     )
-    return [code for value in found if (code := _as_code(value)) is not None]
+    return [code for value in found if (code := _as_code(value, secrets)) is not None]
 
 
-def _as_code(value: object) -> str | None:
-    if type(value) is int and value != 0:
-        return str(value)
-    return (one_line(value, 100) or None) if isinstance(value, str) else None
+def _as_code(value: object, secrets: Sequence[str] = ()) -> str | None:
+    text = str(value) if type(value) is int and value != 0 else value
+    return (one_line(text, 100, secrets=secrets) or None) if isinstance(text, str) else None
 
 
-def _message(members: Mapping[str, object]) -> str | None:
+def _message(members: Mapping[str, object], secrets: Sequence[str]) -> str | None:
     found = (source.get(name) for source in (members, _inner_error(members)) for name in _MESSAGES)
-    return next((one_line(text) for text in found if isinstance(text, str) and text), None)
+    return next((one_line(text, secrets=secrets) for text in found if isinstance(text, str) and text), None)
 
 
 def _inner_error(members: Mapping[str, object]) -> Mapping[str, object]:

@@ -29,7 +29,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -74,7 +74,7 @@ class Outcome:
     error: str | None = None
     """One printable line for people, at most 500 characters, free of credentials; None if all is well."""
     code: str | None = None
-    """The machine's word for the error, from the envelope; at most 100 characters."""
+    """The machine's word for the error, from the envelope; at most 100 characters, free of credentials."""
     retry_after: timedelta | datetime | None = None
     """What the API asked for; a moment if the answer has no ``Date`` to measure it from."""
     block: Scope | None = None
@@ -84,7 +84,7 @@ class Outcome:
     soon: bool = False
     """Nothing is wrong with the API: worth another try within seconds."""
     ignored: str | None = None
-    """A Retry-After that makes no sense, in words."""
+    """A Retry-After that makes no sense, in words; at most 100 characters, free of credentials."""
     answer_sha256: bytes | None = None
     """Hash of status and body of a whole answer, to notice one that comes again; of the status alone if that
     says "not now"."""
@@ -130,16 +130,17 @@ _ERRORS_OF_CONNECTING: Final = (
 )
 
 
-def classify(reply: Reply, endpoint: Endpoint) -> Outcome:
+def classify(reply: Reply, endpoint: Endpoint, secrets: Sequence[str] = ()) -> Outcome:
     """Say what *reply* means. Never raises, whatever the answer's bytes; in doubt it says ambiguous.
 
     The success rule, the id's name and the account's codes are the endpoint's; the rest holds for any API.
+    An API may repeat the credential in its own words: error, code and ignored are free of *secrets*.
     """
     match reply:
         case Answer():
-            return _classify_answer(reply, endpoint)
+            return _classify_answer(reply, endpoint, secrets)
         case NoAnswer():
-            return _classify_silence(reply)
+            return _classify_silence(reply, secrets)
 
 
 def blame_account(outcome: Outcome) -> Outcome:
@@ -153,7 +154,7 @@ def blame_account(outcome: Outcome) -> Outcome:
     return replace(outcome, verdict=Verdict.THROTTLED, block=Scope.ACCOUNT, suspicion=False)
 
 
-def _classify_silence(reply: NoAnswer) -> Outcome:
+def _classify_silence(reply: NoAnswer, secrets: Sequence[str]) -> Outcome:
     connecting = reply.phase is Phase.CONNECTING
     not_sent = connecting and isinstance(reply.error, _ERRORS_OF_CONNECTING)
     return Outcome(
@@ -162,16 +163,16 @@ def _classify_silence(reply: NoAnswer) -> Outcome:
         doubt=not not_sent,
         settled=not_sent,
         reply=reply,
-        error=one_line(f"{type(reply.error).__name__}: {reply.error}".removesuffix(": ")),
+        error=one_line(f"{type(reply.error).__name__}: {reply.error}".removesuffix(": "), secrets=secrets),
         soon=not_sent and isinstance(reply.error, _ENDED_BY_US),
     )
 
 
-def _classify_answer(answer: Answer, endpoint: Endpoint) -> Outcome:
-    envelope = read_envelope(answer.body, endpoint)
+def _classify_answer(answer: Answer, endpoint: Endpoint, secrets: Sequence[str]) -> Outcome:
+    envelope = read_envelope(answer.body, endpoint, secrets)
     meaning = _meaning(answer.status, envelope)
     accepted = meaning.verdict is Verdict.ACCEPTED
-    retry_after, nonsense = _retry_after(answer)
+    retry_after, nonsense = _retry_after(answer, secrets)
     return Outcome(
         verdict=meaning.verdict,
         phase=Phase.ANSWERED,
@@ -208,12 +209,12 @@ def _fingerprint(answer: Answer) -> bytes:
     return sha256(b"%d\n%b" % (answer.status, body)).digest()
 
 
-def _retry_after(answer: Answer) -> tuple[timedelta | datetime | None, str | None]:
+def _retry_after(answer: Answer, secrets: Sequence[str]) -> tuple[timedelta | datetime | None, str | None]:
     """What the header asks for, or else why it is ignored."""
     try:
         return read_retry_after(answer.headers), None
     except ValueError as nonsense:
-        return None, str(nonsense)
+        return None, one_line(str(nonsense), 100, secrets=secrets)
 
 
 def _describe(status: int, envelope: Envelope, nonsense: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
+from collections.abc import Sequence
 from typing import Final
 
 LONGEST: Final = 500
@@ -16,23 +17,23 @@ _CREDENTIAL: Final = re.compile(
 )
 
 
-def one_line(text: str, longest: int = LONGEST) -> str:
-    """*text* as one printable line of at most *longest* characters.
+def one_line(text: str, longest: int = LONGEST, *, secrets: Sequence[str] = ()) -> str:
+    """*text* as one printable line of at most *longest* characters, and without *secrets*.
 
     Line breaks, NUL, control and format characters and halves of surrogate pairs become spaces, runs of
     spaces become one. Whatever looks like a credential becomes ``***``: some servers echo the request.
     """
+    for secret in secrets:  # before anything is cut: a part of one would no longer be known
+        text = text.replace(secret, "***")
     printable = "".join(mark if mark.isprintable() else " " for mark in text[: 8 * longest])
     return _CREDENTIAL.sub("***", " ".join(printable.split()))[:longest]
 
 
-def without_credential(text: str, credential: bytes) -> str:
-    """*text* without *credential* (a whole Basic ``Authorization``), encoded or not: some servers echo it.
+def secrets_of(credential: bytes) -> tuple[str, ...]:
+    """What nobody may be told of *credential*, a whole Basic ``Authorization``: encoded, and the bare key.
 
     A key of fewer than eight characters is no secret, and may be a word of any sentence.
     """
     encoded = credential.removeprefix(b"Basic ")
-    for secret in (encoded, b64decode(encoded).partition(b":")[2]):
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret.decode("utf-8", "replace"), "***")
-    return text
+    both = (encoded, b64decode(encoded).partition(b":")[2])
+    return tuple(each.decode("utf-8", "replace") for each in both if len(each) >= _SHORTEST_SECRET)

@@ -22,6 +22,7 @@ def read_retry_after(headers: Sequence[tuple[bytes, bytes]]) -> timedelta | date
 
     Raises:
         ValueError: the header is there, but no value is digits or a date (a sign, a fraction, NaN, prose).
+            Its text holds the first one whole, whatever that is.
     """
     values = _values(headers, b"retry-after")
     if not values:
@@ -30,7 +31,7 @@ def read_retry_after(headers: Sequence[tuple[bytes, bytes]]) -> timedelta | date
         return max(waits)
     if moments := [moment for value in values if (moment := _moment(value)) is not None]:
         return _measured(max(moments), headers)
-    raise ValueError(f"Retry-After is neither seconds nor a date: {values[0][:40]!r}")
+    raise ValueError(f"Retry-After is neither seconds nor a date: {values[0].decode('utf-8', 'replace')}")
 
 
 def _values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

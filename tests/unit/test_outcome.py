@@ -249,9 +249,7 @@ def test_what_the_api_asks_to_wait_is_kept_whatever_the_status(status: int) -> N
 def test_a_nonsensical_retry_after_is_ignored_and_named() -> None:
     outcome = answered(429, ERROR_A, ("Retry-After", "-5"))
     assert (outcome.verdict, outcome.retry_after) == (Verdict.THROTTLED, None)
-    assert (
-        outcome.error == "HTTP 429 E17: no credit: ignored: Retry-After is neither seconds nor a date: b'-5'"
-    )
+    assert outcome.error == "HTTP 429 E17: no credit: ignored: Retry-After is neither seconds nor a date: -5"
 
 
 # For people, and to notice a cached error.
@@ -302,6 +300,38 @@ def test_whatever_says_not_now_is_the_same_answer_whatever_its_request_id() -> N
     not_now = (401, 403, 407, 409, 421, 425, 429, 503)
     seen = {answered(status, {"request_id": n}).answer_sha256 for status in not_now for n in range(3)}
     assert len(seen) == len(not_now)
+
+
+SECRET = "k9Zq3mT7vXw2LpR8sY4uB6nD1cF5hJ0a"
+WHERE_A_LINE_MAY_END = [*range(60, 104), *range(440, 504), *range(3970, 4004)]
+
+
+@pytest.mark.parametrize("name", ["error_code", "message"])
+def test_a_secret_is_taken_out_before_anything_is_cut(name: str) -> None:
+    for before in WHERE_A_LINE_MAY_END:
+        reply = Answer(400, (), json.dumps({"error_code": "X", name: "y" * before + SECRET}).encode())
+        outcome = classify(reply, ENDPOINT, [SECRET])
+        assert SECRET[:4] not in f"{outcome.code} {outcome.error}"
+        assert len(outcome.code or "") <= 100
+
+
+@pytest.mark.parametrize("before", ["", "y" * 20, "y" * 50, " "])
+def test_a_secret_is_taken_out_of_an_ignored_hint(before: str) -> None:
+    reply = Answer(429, ((b"Retry-After", f"{before}{SECRET}".encode()),), b"{}")
+    outcome = classify(reply, ENDPOINT, [SECRET])
+    assert outcome.ignored is not None
+    assert SECRET[:4] not in f"{outcome.ignored} {outcome.error}"
+    assert len(outcome.ignored) <= 100
+
+
+def test_a_secret_of_digits_is_no_code() -> None:
+    outcome = classify(Answer(400, (), b'{"error_code": 1234567890}'), ENDPOINT, ["1234567890"])
+    assert (outcome.code, outcome.error) == ("***", "HTTP 400 ***")
+
+
+def test_a_secret_is_taken_out_of_what_an_exception_says() -> None:
+    reply = NoAnswer(Phase.SENT, httpx.ReadError("y" * 480 + SECRET))
+    assert SECRET[:4] not in str(classify(reply, ENDPOINT, [SECRET]).error)
 
 
 def test_an_outcome_stays_as_it_was_classified() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 
-from worker.plain import one_line
+from worker.plain import one_line, secrets_of
 
 
 @pytest.mark.parametrize(
@@ -19,3 +21,10 @@ from worker.plain import one_line
 )
 def test_text_from_elsewhere_becomes_one_harmless_line(text: str, line: str) -> None:
     assert one_line(text) == line
+
+
+def test_of_a_credential_neither_form_may_be_told_unless_its_key_is_a_word_of_any_sentence() -> None:
+    encoded = b64encode(b"app:an-app-key").decode()
+    assert secrets_of(f"Basic {encoded}".encode()) == (encoded, "an-app-key")
+    short = b64encode(b"app:7letter").decode()
+    assert secrets_of(f"Basic {short}".encode()) == (short,)
