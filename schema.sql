@@ -428,8 +428,8 @@ comment on column outbox.operation.response_headers is 'Its headers, in order: [
 comment on column outbox.operation.response_body is 'Its body, byte for byte';
 comment on column outbox.operation.provider_id is 'The id the API gave it (voice_id, broadcast_id, job_id)';
 comment on column outbox.operation.last_error is 'What went wrong last, in one line';
-comment on column outbox.operation.last_answer_sha256 is 'Hash over status and body of the last whole answer that did not settle it';
-comment on column outbox.operation.repeat_count is 'How often in a row that answer came: an error cached under the key repeats to the byte';
+comment on column outbox.operation.last_answer_sha256 is 'Hash of the last whole answer that did not settle it: over status and body, or over the status alone if it throttles';
+comment on column outbox.operation.repeat_count is 'How often in a row that answer came: an error cached under the key repeats';
 comment on column outbox.operation.reissue_of is 'The operation it does again under a new key; each can be reissued once';
 comment on column outbox.operation.resolved_by is 'The action by which a person settled it';
 comment on column outbox.operation.last_action is 'The latest action of an administrator on it';

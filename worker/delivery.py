@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
-from worker.errors import SendWindowPassed, SettingsError, StoreUnavailable
+from worker.errors import SendWindowPassed, SettingsError, StoreRefused, StoreUnavailable
 from worker.house import House
 from worker.observe import Event, emit
 from worker.operation import NoAnswer, Operation, Phase, Reply, State, Verdict
@@ -76,7 +76,7 @@ async def _consider_account(house: House, operation: Operation, outcome: Outcome
         return outcome
     try:
         blamed = await house.blocks.suspect(operation, outcome.status)
-    except StoreUnavailable as error:
+    except (StoreRefused, StoreUnavailable) as error:
         emit(Event.DISCONNECTED, error=str(error))
         return outcome
     except asyncio.CancelledError:  # the worker has to stop; what is known of the attempt is recorded still
@@ -102,7 +102,7 @@ async def _heed(house: House, decision: Decision) -> None:
         elif operation.probe and outcome.phase is Phase.ANSWERED and outcome.verdict in PASSED:
             await house.blocks.lift(operation)
             emit(Event.UNBLOCKED, account=operation.account, endpoint=operation.endpoint.name)
-    except StoreUnavailable as error:  # the next answer will tell the same
+    except (StoreRefused, StoreUnavailable) as error:  # the next answer will tell the same
         emit(Event.DISCONNECTED, error=str(error))
 
 

@@ -151,7 +151,9 @@ def _postgres(leave: ExitStack) -> EmbeddedPostgres:
         tempfile.TemporaryDirectory(prefix="ringonce-chaos-", dir=folder_for_clusters())
     )
     Path(folder).chmod(0o711)  # root's Postgres runs as another user, who has to pass through
-    return EmbeddedPostgres(Path(folder, "postgres"), settings=FAST_AND_UNSAFE, tcp=True)
+    # What does not wait for the disk is lost in a crash, and not written by chance just before it.
+    settings = {**FAST_AND_UNSAFE, "wal_writer_delay": "10s"}
+    return EmbeddedPostgres(Path(folder, "postgres"), settings=settings, tcp=True)
 
 
 def _port(postgres: EmbeddedPostgres) -> int:

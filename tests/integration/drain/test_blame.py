@@ -156,3 +156,12 @@ async def test_without_a_key_nothing_is_sent_and_it_is_tried_again_with_one(
     (secrets / "default").write_text("sandbox")
     outbox.go_on(HOUR)
     assert (await drain_anew(database, secrets_dir=secrets)).verdicts == {Verdict.ACCEPTED: 1}
+
+
+async def test_an_answer_is_recorded_though_postgres_takes_no_suspicion(
+    outbox: Outbox, api: Sandbox, database: Database
+) -> None:
+    outbox.do(b"alter table outbox.suspicion add constraint never check (false)")
+    api.script([FORBIDDEN])
+    outbox.enqueue()
+    assert (await drain_anew(database)).verdicts == {Verdict.REFUSED: 1}
