@@ -17,7 +17,7 @@ SEEDS = (7, 342_972)
 """Runs that held, and that between them meet all that can be drawn (``tests/unit/test_chaos_plan.py``);
 ``.ci/nightly`` makes longer ones, and draws others."""
 SECONDS = 60
-PATIENCE = 300
+PATIENCE = 400
 """The run, and what a busy machine needs to come to rest afterwards (``tests.chaos.run.MOST_BUSY``)."""
 UNDOING = 120
 """For a run that is told to stop: its threads end (``tests.chaos.run.JOIN_SECONDS``), then all it started."""

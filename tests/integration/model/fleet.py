@@ -152,10 +152,12 @@ class Fleet:
             self.world.clocks.go_on(max(within, ZERO))
         return [self.send(held, course) for held in leases]
 
-    def attempt(self, course: Course, row: outcomes.Row, *, late: bool = False) -> None:
+    def attempt(
+        self, course: Course, row: outcomes.Row, *, late: bool = False, by_gateway: bool = False
+    ) -> None:
         """Whole attempts of what is due, made at once or at the last moment."""
         for sent in self.send_all(course, late=late):
-            self.report(self.decide(self.answer(sent, row)))
+            self.report(self.decide(self.answer(sent, row, by_gateway=by_gateway)))
 
     def may_still_send(self, operation: int) -> bool:
         """Somebody holds a lease of it who has not sent yet, and may."""

@@ -153,10 +153,10 @@ class Outbox(RuleBasedStateMachine):
     # Whole attempts in one step, so that runs of some tens of steps come far.
 
     @precondition(lambda self: self.has_work)
-    @rule(course=COURSES, row=ENDS)
-    def attempt(self, course: Course, row: outcomes.Row) -> None:
+    @rule(course=COURSES, row=ENDS, by_gateway=st.booleans())
+    def attempt(self, course: Course, row: outcomes.Row, by_gateway: bool) -> None:  # noqa: FBT001
         self.fleet.wait_for_work()
-        self.fleet.attempt(course, row)
+        self.fleet.attempt(course, row, by_gateway=by_gateway)
 
     @precondition(lambda self: self.has_work)
     @rule(course=COURSES, late=st.booleans())
