@@ -22,8 +22,8 @@ from tests.chaos.verdict import Breach, judge
 from worker.producer import NewOperation
 
 SETTLE_SECONDS = 100.0
-"""For whatever is still to be done when nothing fails any more (what has a 429 cached under its key is given up
-at the fortieth); more on a machine that is busy otherwise."""
+"""For whatever is still to be done when nothing fails any more: what has a 429 cached under its key is given
+up at the fortieth. More on a machine that is busy otherwise."""
 MOST_BUSY = 3.0
 """However busy the machine: whoever waits for the run has to know when to give it up."""
 JOIN_SECONDS = 90.0
