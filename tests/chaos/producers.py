@@ -138,8 +138,8 @@ class Producer:
             with self._connection() as conn, conn.transaction() as transaction:
                 self._enqueue(conn, operations)
                 raise psycopg.Rollback(transaction)
-        except (psycopg.OperationalError, psycopg.InterfaceError):
-            self._hang_up()
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.Rollback):
+            self._hang_up()  # a Rollback comes out where the connection broke before it
 
     def _enqueue(self, conn: psycopg.Connection, operations: Sequence[NewOperation]) -> None:
         if len(operations) > 2:

@@ -77,7 +77,15 @@ class Fate(StrEnum):
 
 NO_MODULE: Final = 64
 """An exit status that pytest does not have."""
-FATES: Final = {0: Fate.SURVIVED, 1: Fate.KILLED, NO_MODULE: Fate.STILLBORN, None: Fate.TIMED_OUT}
+NO_TESTS: Final = pytest.ExitCode.INTERRUPTED
+"""The module was imported, but not what the tests need of it."""
+FATES: Final = {
+    0: Fate.SURVIVED,
+    1: Fate.KILLED,
+    NO_TESTS: Fate.STILLBORN,
+    NO_MODULE: Fate.STILLBORN,
+    None: Fate.TIMED_OUT,
+}
 """By the exit status."""
 
 
