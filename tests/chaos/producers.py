@@ -135,11 +135,10 @@ class Producer:
     def _take_back(self, operations: Sequence[NewOperation]) -> None:
         self.memory.rolled_back |= {str(each.idempotency_key) for each in operations}
         try:
-            with self._connection() as conn, conn.transaction() as transaction:
+            with self._connection() as conn, conn.transaction(force_rollback=True):
                 self._enqueue(conn, operations)
-                raise psycopg.Rollback(transaction)
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.Rollback):
-            self._hang_up()  # a Rollback comes out where the connection broke before it
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            self._hang_up()
 
     def _enqueue(self, conn: psycopg.Connection, operations: Sequence[NewOperation]) -> None:
         if len(operations) > 2:
