@@ -252,6 +252,12 @@ def test_a_nonsensical_retry_after_is_ignored_and_named() -> None:
     assert outcome.error == "HTTP 429 E17: no credit: ignored: Retry-After is neither seconds nor a date: -5"
 
 
+def test_of_a_long_retry_after_that_makes_no_sense_100_characters_are_told() -> None:
+    said = answered(429, ERROR_A, ("Retry-After", "1" * 300 + "x")).ignored
+    assert said is not None
+    assert len(said) == 100
+
+
 # For people, and to notice a cached error.
 
 
