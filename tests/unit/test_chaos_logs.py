@@ -22,13 +22,23 @@ KILLED: Final = traceback(
 )
 CRASHED: Final = "billiard.exceptions.WorkerLostError: Worker exited prematurely: signal 11 (SIGSEGV)."
 DURING: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
+CLOSED: Final = "ValueError: I/O operation on closed file."
 OURS: Final = traceback("ValueError: x")
 END: Final = "[CRITICAL/MainProcess] Unrecoverable error: x\n"
 AWAY: Final = "ringonce: Postgres cannot be reached: refused\n"
 
 
 @pytest.mark.parametrize(
-    "log", ["", NO_CHILD, NO_QUEUE, HUNG_UP, KILLED, OURS.rstrip("\n") + "\n" + DURING + HUNG_UP]
+    "log",
+    [
+        "",
+        NO_CHILD,
+        NO_QUEUE,
+        HUNG_UP,
+        KILLED,
+        OURS.rstrip("\n") + "\n" + DURING + HUNG_UP,
+        traceback(CLOSED, "fire_timers_loop", "_read_from_socket"),
+    ],
 )
 def test_what_celery_says_of_broken_brokers_and_killed_children_is_no_defect(log: str) -> None:
     assert list(defects(log)) == []
@@ -43,11 +53,16 @@ def test_what_celery_says_of_broken_brokers_and_killed_children_is_no_defect(log
         (traceback("StopIteration"), "a traceback: StopIteration"),
         (traceback("StopIteration", "get_process_queues", "drain"), "a traceback: StopIteration"),
         (traceback(CRASHED), f"a traceback: {CRASHED}"),
+        (traceback(CLOSED, "_read_from_socket"), f"a traceback: {CLOSED}"),
         ("x [error    ] rejected  error=y", "x [error    ] rejected  error=y"),
     ],
 )
 def test_everything_else_is(log: str, found: str) -> None:
-    assert list(defects(log)) == [found]
+    assert [defect.splitlines()[0] for defect in defects(log)] == [found]
+
+
+def test_a_defect_is_told_with_all_of_its_traceback() -> None:
+    assert list(defects(HUNG_UP + OURS)) == [f"a traceback: ValueError: x\n{OURS.strip()}"]
 
 
 @pytest.mark.parametrize(
