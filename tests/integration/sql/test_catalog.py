@@ -95,7 +95,9 @@ def test_every_foreign_key_can_be_checked_by_an_index_of_the_referring_table(
         select conname from pg_constraint k
          where contype = 'f' and confrelid = 'outbox.operation'::regclass
            and not exists (select from pg_index i
-                            where i.indrelid = k.conrelid and i.indkey[0] = k.conkey[1] and i.indpred is null)
+                             join pg_attribute a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
+                            where i.indrelid = k.conrelid and i.indkey[0] = a.attnum
+                              and coalesce(pg_get_expr(i.indpred, i.indrelid), '') in ('', format('(%I IS NOT NULL)', a.attname)))
     """
     assert names(conn, query) == set()
 

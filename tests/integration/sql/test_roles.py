@@ -245,7 +245,7 @@ def test_public_may_execute_no_function(conn: psycopg.Connection) -> None:
 def test_every_function_of_the_owners_rights_has_a_fixed_search_path(conn: psycopg.Connection) -> None:
     query = """
         select proname from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef
-           and proconfig is distinct from array['search_path=pg_catalog, pg_temp']
+           and 'search_path=pg_catalog, pg_temp' = any (proconfig) is not true
     """
     assert names(conn, query) == set()
     definers = "select count(*) from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef"
