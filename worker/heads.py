@@ -7,6 +7,8 @@ one. Each costs 5 kB and 60 µs, 10,000 of them fit into one read, and there is 
 
 from __future__ import annotations
 
+import asyncio
+import select
 from typing import Any, Final
 
 import httpx
@@ -32,6 +34,17 @@ class HeadProtocol(ResponseHandler):
 
     _head_size = 0
     _has_head = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep an eye on the socket from now on."""
+        super().connection_made(transport)
+        self._kernel = select.poll()
+        if (wire := transport.get_extra_info("socket")) is not None:
+            self._kernel.register(wire.fileno(), select.POLLIN)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing waits in the kernel, neither bytes nor an end; the connection must be open."""
+        return not self._kernel.poll(0)
 
     def set_response_params(self, **params: Any) -> None:  # noqa: ANN401  aiohttp's, passed on
         """Another request begins, and waits for its answer."""

@@ -22,6 +22,8 @@ Decisions:
     the first byte; aiohttp (on Python 3.11) lets one turn pass after it handed out the connection.
     2026-11-24: a pooled connection is used again only if nothing at all happened on it since its last
     answer. aiohttp looks at the connection, but not at answers that it has read ahead.
+    2026-11-24: the caller posts without httpx's types: a request, its headers, its URL and a response made
+    of them took 25 of the 175 µs that a call took; 70 are aiohttp's own.
     2026-11-24: what a server sent never goes into an error's text: it may echo the credential or a number.
 """
 
@@ -29,11 +31,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import select
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ from yarl import URL
 
 from worker.errors import SendWindowPassed
 from worker.heads import HeadProtocol
-from worker.operation import Phase
+from worker.operation import Answer, Phase
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 """For name, TCP and TLS together."""
@@ -184,15 +185,29 @@ class Transport(httpx.AsyncBaseTransport):
             httpx.RequestError: no whole answer; the flight's phase says whether anything can have left.
         """
         flight = request.extensions.get("flight") or Flight()
-        body = _Body(await request.aread(), flight)
-        try:
-            return await self._exchange(request, body)
-        except BaseException as error:
-            flight.cut()  # before the event loop turns, which would close it the orderly way
-            if not isinstance(error, Exception):
-                raise
-            failure = named(error, flight.phase)
-        raise failure  # here, outside the handler, so that nothing is chained but what named() lets pass
+        headers = [(name.decode("latin-1"), text.decode("latin-1")) for name, text in request.headers.raw]
+        url, content = URL(str(request.url), encoded=True), await request.aread()
+        answer, body = await self._exchange(request.method, url, headers, content, flight)
+        return httpx.Response(
+            answer.status,
+            headers=answer.raw_headers,
+            stream=httpx.ByteStream(body),
+            extensions={"http_version": b"HTTP/1.1", "delimited_by_close": _ends_by_close(answer)},
+        )
+
+    async def post(
+        self, url: URL, headers: Sequence[tuple[str, str]], content: bytes, flight: Flight
+    ) -> Answer:
+        """Post *content* to *url*, and return the answer when the last byte of it is here.
+
+        The same as ``handle_async_request`` for whoever has no use for httpx's types, which take as long to
+        make as the system calls of a request.
+
+        Raises:
+            SendWindowPassed, httpx.RequestError: as there.
+        """
+        answer, body = await self._exchange("POST", url, headers, content, flight)
+        return Answer(answer.status, answer.raw_headers, body)
 
     async def aclose(self) -> None:
         """Close every connection. The next request would open it anew."""
@@ -200,16 +215,24 @@ class Transport(httpx.AsyncBaseTransport):
             session, self._session = self._session, None
             await session.close()
 
-    async def _exchange(self, request: httpx.Request, body: _Body) -> httpx.Response:
+    async def _exchange(
+        self, method: str, url: URL, headers: Sequence[tuple[str, str]], content: bytes, flight: Flight
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        try:
+            return await self._ask(method, url, headers, _Body(content, flight))
+        except BaseException as error:
+            flight.cut()  # before the event loop turns, which would close it the orderly way
+            if not isinstance(error, Exception):
+                raise
+            failure = named(error, flight.phase)
+        raise failure  # here, outside the handler, so that nothing is chained but what named() lets pass
+
+    async def _ask(
+        self, method: str, url: URL, headers: Sequence[tuple[str, str]], body: _Body
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
         if self._session is None:
             self._session = self._open()
-        answer = await self._session.request(
-            request.method,
-            URL(str(request.url), encoded=True),
-            headers=[(name.decode("latin-1"), text.decode("latin-1")) for name, text in request.headers.raw],
-            data=body,
-            allow_redirects=False,
-        )
+        answer = await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
         try:
             content = await self._read(answer, body.flight)
         except BaseException:
@@ -218,12 +241,7 @@ class Transport(httpx.AsyncBaseTransport):
         if answer.status in _WRONG_CONNECTION:
             body.flight.retire()
         answer.release()  # at the body's end aiohttp has done so itself, but for a 101
-        return httpx.Response(
-            answer.status,
-            headers=answer.raw_headers,
-            stream=httpx.ByteStream(content),
-            extensions={"http_version": b"HTTP/1.1", "delimited_by_close": _ends_by_close(answer)},
-        )
+        return answer, content
 
     async def _read(self, answer: aiohttp.ClientResponse, flight: Flight) -> bytes:
         """The body's bytes, undecoded."""
@@ -365,12 +383,8 @@ def _socket_of(connection: Connection) -> socket.socket | None:
 
 def _is_quiet(connection: Connection) -> bool:
     """Nothing was read ahead, nothing failed, and nothing waits in the kernel: neither bytes nor an end."""
-    wire = _socket_of(connection)
-    if wire is None or connection.protocol is None or connection.protocol.should_close:
-        return False
-    kernel = select.poll()
-    kernel.register(wire.fileno(), select.POLLIN)
-    return not kernel.poll(0)
+    protocol = connection.protocol
+    return isinstance(protocol, HeadProtocol) and not protocol.should_close and protocol.is_quiet()
 
 
 def _ends_by_close(answer: aiohttp.ClientResponse) -> bool:
