@@ -20,6 +20,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import SecretBytes, SecretStr
@@ -59,6 +60,8 @@ class Credentials:
         self._variables = settings.app_keys
         self._clock = clock
         self._files: dict[str, _KeyFile] = {}
+        self._known: dict[str, SecretBytes] = {}
+        """What the variables hold: an environment does not change."""
         self._readers: dict[str, set[str]] = {}
 
     def __repr__(self) -> str:
@@ -105,11 +108,14 @@ class Credentials:
     def _from_environment(self, account: str) -> SecretBytes:
         variable = variable_of(account)
         self._refuse_shared(variable, account)
+        if (known := self._known.get(variable)) is not None:
+            return known
         if variable not in self._variables:
             raise SettingsError(
                 f"no key for account {account!r}: {variable} is unset, {self._no_file(account)}"
             )
-        return _usable(_encoded(self._variables[variable]), variable)
+        key = self._known[variable] = _usable(_encoded(self._variables[variable]), variable)
+        return key
 
     def _refuse_shared(self, variable: str, account: str) -> None:
         readers = self._readers.setdefault(variable, set())
@@ -126,6 +132,7 @@ class Credentials:
         return f"and there is no file {self._folder / account}"
 
 
+@lru_cache(maxsize=1024)
 def variable_of(account: str) -> str:
     """The variable that may hold the key of *account*."""
     return KEY_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", account).upper()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from worker.errors import SendWindowPassed, SettingsError, StoreRefused, StoreUnavailable
 from worker.house import House
-from worker.observe import Event, emit
+from worker.observe import Event, emit, is_heard
 from worker.operation import NoAnswer, Operation, Phase, Reply, State, Verdict
 from worker.outcome import Outcome, Scope, blame_account, classify
 from worker.plain import secrets_of
@@ -33,10 +33,15 @@ _EVENTS_OF_ERRORS: Final[Mapping[type[BaseException], Event]] = {
 }
 
 
-async def deliver(house: House, operation: Operation, claimed: Stopwatch) -> tuple[Decision, Record]:
-    """Make one attempt of *operation*, and record what came of it."""
+async def deliver(
+    house: House, operation: Operation, claimed: Stopwatch, answered: Callable[[], None]
+) -> tuple[Decision, Record]:
+    """Make one attempt of *operation*, say when it was *answered* or given up, and record what came of it."""
     credential = _credential(house, operation)
-    reply = await house.caller.call(operation, claimed=claimed)
+    try:
+        reply = await house.caller.call(operation, claimed=claimed)
+    finally:
+        answered()
     return await conclude(house, operation, reply, claimed, credential)
 
 
@@ -108,18 +113,25 @@ async def _heed(house: House, decision: Decision) -> None:
 
 def tell(decision: Decision, record: Record) -> None:
     """Say what was recorded; once more, louder, if it is something that a person should know."""
-    fields: dict[str, object] = {
-        "operation": decision.operation.id,
-        "number": decision.operation.lease.number,
-        "verdict": decision.outcome.verdict.value,
-        "state": record.state.value,
-        "error": decision.error,
-    }
-    emit(_EVENTS_OF_FATES.get(record.fate, Event.RECORDED), **fields)
+    for event in _events(decision, record):
+        if is_heard(event):
+            emit(
+                event,
+                operation=decision.operation.id,
+                number=decision.operation.lease.number,
+                verdict=decision.outcome.verdict.value,
+                state=record.state.value,
+                error=decision.error,
+                **({"hint": decision.outcome.ignored} if event is Event.HINT_IGNORED else {}),
+            )
+
+
+def _events(decision: Decision, record: Record) -> Iterator[Event]:
+    yield _EVENTS_OF_FATES.get(record.fate, Event.RECORDED)
     if record.fate is Fate.RECORDED and record.state is State.UNRESOLVED:
-        emit(Event.UNRESOLVED, **fields)
+        yield Event.UNRESOLVED
     reply = decision.outcome.reply
     if isinstance(reply, NoAnswer) and (event := _EVENTS_OF_ERRORS.get(type(reply.error))) is not None:
-        emit(event, **fields)
+        yield event
     if decision.outcome.ignored is not None:
-        emit(Event.HINT_IGNORED, hint=decision.outcome.ignored, **fields)
+        yield Event.HINT_IGNORED

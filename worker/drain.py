@@ -38,6 +38,8 @@ __all__ = ["Counts", "drain"]
 
 BITE: Final = 0.25
 """Share of the slots that must be free before claiming again: few rows cost as much as many."""
+BACKLOG: Final = 2
+"""How many attempts, for each slot, may be under way with those whose answer is not on record yet."""
 DRY_SECONDS: Final = 0.01
 """After a claim that came back short, a finished call may have made room in its account's limit: claim again
 no sooner than this."""
@@ -92,6 +94,10 @@ class _Drain:
         self._ends_at = ends_at
         self._stop = stop
         self._calls: set[Delivery] = set()
+        """Attempts that are not on record yet."""
+        self._in_flight = 0
+        """Those of them that have no answer yet: each takes a slot."""
+        self._bite = max(1, int(house.concurrency * BITE))
         self._dry = False
         """The last claim found less than there was room for."""
         self._barren = False
@@ -131,14 +137,19 @@ class _Drain:
 
     async def _step(self) -> bool:
         """Do the next thing, or wait for it; False if there is nothing left to do."""
-        free = self._house.concurrency - len(self._calls)
-        if not self._dry and free >= max(1, int(self._house.concurrency * BITE)):
+        free = self._free()
+        if not self._dry and free >= self._bite:
             await self._claim(free)
         elif self._dry and not self._calls:
             return await self._wait_for_more()
         else:
             await self._wait_for_stir()
         return True
+
+    def _free(self) -> int:
+        """Slots for calls; fewer while so many answers wait for their record that Postgres must be slow."""
+        concurrency = self._house.concurrency
+        return min(concurrency - self._in_flight, BACKLOG * concurrency - len(self._calls))
 
     async def _claim(self, free: int) -> None:
         claimed = Stopwatch.start()
@@ -159,8 +170,9 @@ class _Drain:
         self._barren = not operations
         self.counts.claimed += len(operations)
         emit(Event.CLAIMED, count=len(operations), wanted=free)
+        self._in_flight += len(operations)
         for operation in operations:
-            self._start(deliver(self._house, operation, claimed))
+            self._start(deliver(self._house, operation, claimed, self._free_slot))
 
     async def _give_back(self, claim: asyncio.Task[list[Operation]], claimed: Stopwatch) -> None:
         """Cancelled in the middle of a claim: record whatever it leases as not sent."""
@@ -225,9 +237,18 @@ class _Drain:
         self._dry = False
         self._stirred.set()
 
+    def _free_slot(self) -> None:
+        self._in_flight -= 1
+        self._stir()
+
+    def _stir(self) -> None:
+        """Have the drain look what to do next, if it may be anything: a look takes 10 µs."""
+        if self._dry or not self._calls or self._free() >= self._bite:
+            self._stirred.set()
+
     def _end_call(self, call: Delivery) -> None:
         self._calls.discard(call)
-        self._stirred.set()
+        self._stir()
         if call.cancelled():
             return
         if (error := call.exception()) is not None:

@@ -107,7 +107,7 @@ def leased(row: Mapping[str, Any], endpoint: Endpoint) -> Operation:
         id=row["id"],
         account=row["account"],
         app_id=row["app_id"],
-        endpoint=replace(endpoint, call_deadline=row["call_deadline"]),  # what the lease leaves room for
+        endpoint=_with_deadline(endpoint, row["call_deadline"]),
         lane=row["lane"],
         url=row["url"],
         key_header=row["key_header"],
@@ -125,6 +125,13 @@ def leased(row: Mapping[str, Any], endpoint: Endpoint) -> Operation:
         probe=row["probe"],
         traceparent=row["traceparent"],
     )
+
+
+def _with_deadline(endpoint: Endpoint, call_deadline: timedelta) -> Endpoint:
+    """*endpoint* with what the lease leaves room for, which is its own unless it was changed just now."""
+    if endpoint.call_deadline == call_deadline:
+        return endpoint
+    return replace(endpoint, call_deadline=call_deadline)
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -1,6 +1,8 @@
 """Records: what came of attempts, written in batches, each under the token that sent it (law 5).
 
     put(decision) ──> batch ──(full, or some ms old)──> outbox.record() ──> fate of each
+                        ▲                                     │
+                        └── collects while the last is written┘
 
 A batch that Postgres refuses is halved until the one row that it refuses is alone: one bad row never costs
 the others their result. While Postgres is away a batch is kept and tried again: recording is once for each
@@ -10,14 +12,13 @@ token, so that a batch whose confirmation was lost may be sent again.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final
-
-from psycopg.types.json import Jsonb
+from typing import Final
 
 from worker.complaint import complaint
 from worker.errors import StoreUnavailable
@@ -69,10 +70,10 @@ class _Waiting:
 
 
 class Recorder:
-    """Writes decisions in batches, several at a time if Postgres is slow."""
+    """Writes decisions in batches, one at a time while they are not full."""
 
     def __init__(self, pool: Pool, *, size: int = 200, wait: timedelta = timedelta(milliseconds=4)) -> None:
-        """Flush at *size* decisions, or when the oldest has waited for *wait*."""
+        """Flush at *size* decisions, or when the oldest has waited for *wait* and no flush is under way."""
         self._pool = pool
         self._size = size
         self._wait = wait.total_seconds()
@@ -97,7 +98,7 @@ class Recorder:
         if len(self._waiting) >= self._size:
             self._flush()
         elif self._timer is None:
-            self._timer = loop.call_later(self._wait, self._flush)
+            self._timer = loop.call_later(self._wait, self._flush_unless_busy)
         return await waiting.record
 
     @property
@@ -124,6 +125,11 @@ class Recorder:
             waiting.record.cancel()
         return len(unknown)
 
+    def _flush_unless_busy(self) -> None:
+        self._timer = None
+        if self._waiting and not self._flushes:
+            self._flush()
+
     def _flush(self) -> None:
         batch, self._waiting = self._waiting, []
         if self._timer is not None:
@@ -131,7 +137,12 @@ class Recorder:
             self._timer = None
         flush = asyncio.get_running_loop().create_task(self._write(batch))
         self._flushes[flush] = batch
-        flush.add_done_callback(self._flushes.pop)
+        flush.add_done_callback(self._end_flush)
+
+    def _end_flush(self, flush: asyncio.Task[None]) -> None:
+        del self._flushes[flush]
+        if self._timer is None:  # else the oldest has not waited long
+            self._flush_unless_busy()
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         pause, longest = RETRY_SECONDS
@@ -183,35 +194,69 @@ def _reject(waiting: _Waiting, error: Exception) -> None:
     _tell(waiting, Record(Fate.REJECTED, State.IN_FLIGHT))
 
 
-def columns(decisions: Sequence[Decision]) -> dict[str, list[Any]]:
-    """The decisions as the arrays that ``outbox.record`` takes."""
-    rows = [_row(decision) for decision in decisions]
-    return {name: [row[name] for row in rows] for name in rows[0]}
+_ESCAPED: Final = str.maketrans({"\\": "\\\\", '"': '\\"'})
+_NULL: Final = "NULL"
 
 
-def _row(decision: Decision) -> dict[str, Any]:
+def columns(decisions: Sequence[Decision]) -> dict[str, str]:
+    """The decisions as the arrays that ``outbox.record`` takes, as Postgres writes them."""
+    rows = zip(*(_row(decision) for decision in decisions), strict=True)
+    return {name: f"{{{','.join(column)}}}" for name, column in zip(_NAMES, rows, strict=True)}
+
+
+_NAMES: Final = (
+    "operation_ids",
+    "numbers",
+    "lease_tokens",
+    "verdicts",
+    "phases",
+    "statuses",
+    "errors",
+    "provider_ids",
+    "body_hashes",
+    "answer_hashes",
+    "headers",
+    "bodies",
+    "states",
+    "repeat_counts",
+    "delays",
+    "counts",
+    "settled",
+    "clears_doubt",
+)
+
+
+def _row(decision: Decision) -> tuple[str, ...]:
     operation, outcome = decision.operation, decision.outcome
     answer = outcome.reply if isinstance(outcome.reply, Answer) else None
-    return {
-        "operation_ids": operation.id,
-        "numbers": operation.lease.number,
-        "lease_tokens": operation.lease.token,
-        "verdicts": outcome.verdict.value,
-        "phases": outcome.phase.value,
-        "statuses": outcome.status,
-        "errors": decision.error,
-        "provider_ids": outcome.provider_id,
-        "body_hashes": None if answer is None else sha256(answer.body).digest(),
-        "answer_hashes": outcome.answer_sha256,
-        "headers": None if answer is None else Jsonb(_headers(answer)),
-        "bodies": None if answer is None else answer.body,
-        "states": decision.state.value,
-        "repeat_counts": decision.repeat_count,
-        "delays": None if decision.delay is None else decision.delay.total_seconds(),
-        "counts": decision.counts,
-        "settled": outcome.settled,
-        "clears_doubt": decision.clears_doubt,
-    }
+    return (
+        str(operation.id),
+        str(operation.lease.number),
+        str(operation.lease.token),
+        outcome.verdict.value,
+        outcome.phase.value,
+        _NULL if outcome.status is None else str(outcome.status),
+        _text(decision.error),
+        _text(outcome.provider_id),
+        _NULL if answer is None else _bytes(sha256(answer.body).digest()),
+        _bytes(outcome.answer_sha256),
+        _NULL if answer is None else _text(json.dumps(_headers(answer))),
+        _NULL if answer is None else _bytes(answer.body),
+        decision.state.value,
+        str(decision.repeat_count),
+        _NULL if decision.delay is None else str(decision.delay.total_seconds()),
+        str(decision.counts),
+        str(outcome.settled),
+        str(decision.clears_doubt),
+    )
+
+
+def _text(value: str | None) -> str:
+    return _NULL if value is None else f'"{value.translate(_ESCAPED)}"'
+
+
+def _bytes(value: bytes | None) -> str:
+    return _NULL if value is None else f'"\\\\x{value.hex()}"'
 
 
 def _headers(answer: Answer) -> list[list[str]]:

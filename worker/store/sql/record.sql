@@ -4,6 +4,8 @@
 -- of their numbers. With each row comes how far the write-ahead log is on disk: the process remembers it.
 select operation_id, number, fate, state, pg_current_wal_flush_lsn()::text as lsn
 from outbox.record(
-    %(operation_ids)s, %(numbers)s, %(lease_tokens)s, %(verdicts)s::outbox.verdict[], %(phases)s::outbox.phase[],
-    %(statuses)s, %(errors)s, %(provider_ids)s, %(body_hashes)s, %(answer_hashes)s, %(headers)s, %(bodies)s,
-    %(states)s::outbox.state[], %(repeat_counts)s, %(delays)s, %(counts)s, %(settled)s, %(clears_doubt)s)
+    %(operation_ids)s::bigint[], %(numbers)s::integer[], %(lease_tokens)s::uuid[], %(verdicts)s::outbox.verdict[],
+    %(phases)s::outbox.phase[], %(statuses)s::integer[], %(errors)s::text[], %(provider_ids)s::text[],
+    %(body_hashes)s::bytea[], %(answer_hashes)s::bytea[], %(headers)s::jsonb[], %(bodies)s::bytea[],
+    %(states)s::outbox.state[], %(repeat_counts)s::integer[], %(delays)s::double precision[], %(counts)s::boolean[],
+    %(settled)s::boolean[], %(clears_doubt)s::boolean[])
