@@ -34,19 +34,25 @@ _EVENTS_OF_ERRORS: Final[Mapping[type[BaseException], Event]] = {
 
 
 async def deliver(
-    house: House, operation: Operation, claimed: Stopwatch, answered: Callable[[], None]
+    house: House, operation: Operation, claimed: Stopwatch, accepted: Callable[[], None]
 ) -> tuple[Decision, Record]:
-    """Make one attempt of *operation*, say when it was *answered* or given up, and record what came of it."""
+    """Make one attempt of *operation*, and record what came of it.
+
+    *accepted* is called before the record if all is well with the API: another call may be made meanwhile.
+    """
     credential = _credential(house, operation)
-    try:
-        reply = await house.caller.call(operation, claimed=claimed)
-    finally:
-        answered()
-    return await conclude(house, operation, reply, claimed, credential)
+    reply = await house.caller.call(operation, claimed=claimed)
+    return await conclude(house, operation, reply, claimed, credential=credential, accepted=accepted)
 
 
 async def conclude(
-    house: House, operation: Operation, reply: Reply, claimed: Stopwatch, credential: bytes | None = None
+    house: House,
+    operation: Operation,
+    reply: Reply,
+    claimed: Stopwatch,
+    *,
+    credential: bytes | None = None,
+    accepted: Callable[[], None] = lambda: None,
 ) -> tuple[Decision, Record]:
     """Record what *reply* means for *operation*, and tell the fleet whom else it concerns."""
     told = classify(reply, operation.endpoint, () if credential is None else secrets_of(credential))
@@ -58,6 +64,8 @@ async def conclude(
         jitter=random.random(),  # noqa: S311 - jitter keeps no secret
         credential_is_current=outcome.block is not Scope.ACCOUNT or _is_current(house, operation, credential),
     )
+    if outcome.verdict is Verdict.ACCEPTED:  # else nobody goes on before the fleet was told
+        accepted()
     record = await house.recorder.put(decision)  # first: nothing must come between an answer and its record
     await _heed(house, decision)
     return decision, record

@@ -5,9 +5,10 @@
       └───────────── a slot is free ─────────────┘
 
 One drain is one wake-up's worth of work in one event loop. It keeps up to ``concurrency`` calls in flight,
-and claims again when enough slots are free to be worth a round trip. When a claim finds less than there is
-room for, it is dry: then the drain waits for its calls, for a NOTIFY, or for the next due time, and ends
-when nothing comes within the linger. A claimed operation is sent at once; none waits for a slot.
+and claims again when enough slots are free to be worth a round trip. An answer that was accepted frees its
+slot before it is on record; any other one first tells the fleet what it means. When a claim finds less than
+there is room for, it is dry: then the drain waits for its calls, for a NOTIFY, or for the next due time,
+and ends when nothing comes within the linger. A claimed operation is sent at once; none waits for a slot.
 
 What it must not do is written in the database: every lease, window and limit is decided there (law 10).
 
@@ -39,7 +40,7 @@ __all__ = ["Counts", "drain"]
 BITE: Final = 0.25
 """Share of the slots that must be free before claiming again: few rows cost as much as many."""
 BACKLOG: Final = 2
-"""How many attempts, for each slot, may be under way with those whose answer is not on record yet."""
+"""How many attempts a slot may have under way, with those whose answer is not on record yet."""
 DRY_SECONDS: Final = 0.01
 """After a claim that came back short, a finished call may have made room in its account's limit: claim again
 no sooner than this."""
@@ -95,8 +96,8 @@ class _Drain:
         self._stop = stop
         self._calls: set[Delivery] = set()
         """Attempts that are not on record yet."""
-        self._in_flight = 0
-        """Those of them that have no answer yet: each takes a slot."""
+        self._slots: set[Delivery] = set()
+        """Those of them that have a slot: all that are not accepted."""
         self._bite = max(1, int(house.concurrency * BITE))
         self._dry = False
         """The last claim found less than there was room for."""
@@ -149,7 +150,7 @@ class _Drain:
     def _free(self) -> int:
         """Slots for calls; fewer while so many answers wait for their record that Postgres must be slow."""
         concurrency = self._house.concurrency
-        return min(concurrency - self._in_flight, BACKLOG * concurrency - len(self._calls))
+        return min(concurrency - len(self._slots), BACKLOG * concurrency - len(self._calls))
 
     async def _claim(self, free: int) -> None:
         claimed = Stopwatch.start()
@@ -170,9 +171,8 @@ class _Drain:
         self._barren = not operations
         self.counts.claimed += len(operations)
         emit(Event.CLAIMED, count=len(operations), wanted=free)
-        self._in_flight += len(operations)
         for operation in operations:
-            self._start(deliver(self._house, operation, claimed, self._free_slot))
+            self._slots.add(self._start(deliver(self._house, operation, claimed, self._free_slot)))
 
     async def _give_back(self, claim: asyncio.Task[list[Operation]], claimed: Stopwatch) -> None:
         """Cancelled in the middle of a claim: record whatever it leases as not sent."""
@@ -238,7 +238,8 @@ class _Drain:
         self._stirred.set()
 
     def _free_slot(self) -> None:
-        self._in_flight -= 1
+        """The attempt that runs just now was accepted."""
+        self._slots.discard(asyncio.current_task())
         self._stir()
 
     def _stir(self) -> None:
@@ -248,6 +249,7 @@ class _Drain:
 
     def _end_call(self, call: Delivery) -> None:
         self._calls.discard(call)
+        self._slots.discard(call)
         self._stir()
         if call.cancelled():
             return

@@ -198,14 +198,7 @@ class Transport(httpx.AsyncBaseTransport):
     async def post(
         self, url: URL, headers: Sequence[tuple[str, str]], content: bytes, flight: Flight
     ) -> Answer:
-        """Post *content* to *url*, and return the answer when the last byte of it is here.
-
-        The same as ``handle_async_request`` for whoever has no use for httpx's types, which take as long to
-        make as the system calls of a request.
-
-        Raises:
-            SendWindowPassed, httpx.RequestError: as there.
-        """
+        """Post *content* to *url*: what ``handle_async_request`` does and raises, without httpx's types."""
         answer, body = await self._exchange("POST", url, headers, content, flight)
         return Answer(answer.status, answer.raw_headers, body)
 

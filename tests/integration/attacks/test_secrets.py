@@ -28,7 +28,7 @@ async def test_a_credential_that_an_api_repeats_stands_in_no_error(
         answer = Answer(
             422, (), b'{"error_code":%b}' % (told % (encoded if form == "encoded" else CANARY.encode()))
         )
-        decision, _ = await conclude(house, operation, answer, Stopwatch.start(), credential)
+        decision, _ = await conclude(house, operation, answer, Stopwatch.start(), credential=credential)
     [attempt] = outbox.attempts(id_)
     for error in (decision.error, attempt["error"], outbox.operation(id_)["last_error"]):
         assert error is not None
@@ -46,6 +46,6 @@ async def test_a_credential_that_an_api_repeats_as_its_hint_stands_in_no_log(
         [operation] = await house.leases.claim(1)
         credential = house.credentials.basic("default", "sandbox")
         answer = Answer(429, ((b"Retry-After", CANARY.encode()),), b"{}")
-        tell(*await conclude(house, operation, answer, Stopwatch.start(), credential))
+        tell(*await conclude(house, operation, answer, Stopwatch.start(), credential=credential))
     assert "hint_ignored" in caplog.text
     assert CANARY not in caplog.text
