@@ -112,6 +112,7 @@ class _Drain:
         stopping.add_done_callback(lambda _: self._stirred.set())
         try:
             with self._house.ear.tells(self._hear):
+                self._house.ear.forget()  # the first claim finds it
                 while not self._is_over(loop.time()) and await self._step():
                     pass
         finally:
@@ -240,7 +241,8 @@ class _Drain:
     def _free_slot(self) -> None:
         """The attempt that runs just now was accepted."""
         self._slots.discard(asyncio.current_task())
-        self._stir()
+        if not self._dry:  # else what it made room for is claimed when it is on record
+            self._stir()
 
     def _stir(self) -> None:
         """Have the drain look what to do next, if it may be anything: a look takes 10 µs."""

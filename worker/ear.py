@@ -33,6 +33,7 @@ class Ear:
         self._listens = listens
         self._listeners: set[Callable[[], None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._conn: AsyncConnection | None = None
         self._pause = RETRY_SECONDS[0]
 
     async def __aenter__(self) -> Self:
@@ -54,6 +55,14 @@ class Ear:
         finally:
             self._listeners.discard(listener)
 
+    def forget(self) -> None:
+        """Hear nothing of what was announced until now: for whoever is about to look anyway."""
+        if self._conn is not None:
+            with suppress(psycopg.Error):  # it broke: _listen notices, too
+                self._conn.pgconn.consume_input()
+                while self._conn.pgconn.notifies() is not None:
+                    pass
+
     async def _run(self) -> None:
         while True:
             with suppress(psycopg.Error):  # whoever uses the pool says so, and the bell polls meanwhile
@@ -67,6 +76,7 @@ class Ear:
         async with conn:
             await conn.execute(f"listen {CHANNEL}")
             self._pause = RETRY_SECONDS[0]
+            self._conn = conn
             self._tell()
             async for _ in conn.notifies():
                 self._tell()
