@@ -56,6 +56,8 @@ ACCOUNT_PROBE: Final = timedelta(seconds=30)
 BEHIND_BLOCK: Final = timedelta(seconds=2)
 """How much longer than a block its own operation waits: time enough for another one to be claimed."""
 
+GIVEN_BACK: Final = frozenset({Verdict.NOT_SENT, Verdict.THROTTLED})
+"""Verdicts that take nothing from the budget."""
 SAME_CONFLICT_LIMIT: Final = 6
 """409s in a row; 1 + 2 + 4 + 8 + 16 seconds between them are as long as the default ``settle``."""
 SAME_500_LIMIT: Final = 5
@@ -184,7 +186,7 @@ class _Judge:
 
     @property
     def counts(self) -> bool:
-        return self.outcome.verdict not in {Verdict.NOT_SENT, Verdict.THROTTLED}
+        return self.outcome.verdict not in GIVEN_BACK
 
     @property
     def spent(self) -> int:
