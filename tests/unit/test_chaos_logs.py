@@ -23,6 +23,7 @@ KILLED: Final = traceback(
 CRASHED: Final = "billiard.exceptions.WorkerLostError: Worker exited prematurely: signal 11 (SIGSEGV)."
 DURING: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
 CLOSED: Final = "ValueError: I/O operation on closed file."
+GONE: Final = "RuntimeError: unable to perform operation on <TCPTransport closed=True>; the handler is closed"
 OURS: Final = traceback("ValueError: x")
 END: Final = "[CRITICAL/MainProcess] Unrecoverable error: x\n"
 AWAY: Final = "ringonce: Postgres cannot be reached: refused\n"
@@ -38,6 +39,7 @@ AWAY: Final = "ringonce: Postgres cannot be reached: refused\n"
         KILLED,
         OURS.rstrip("\n") + "\n" + DURING + HUNG_UP,
         traceback(CLOSED, "fire_timers_loop", "_read_from_socket"),
+        traceback(GONE, "uvloop.loop.SSLProtocol._do_read", "uvloop.loop.UVStream.write"),
     ],
 )
 def test_what_celery_says_of_broken_brokers_and_killed_children_is_no_defect(log: str) -> None:
@@ -54,6 +56,7 @@ def test_what_celery_says_of_broken_brokers_and_killed_children_is_no_defect(log
         (traceback("StopIteration", "get_process_queues", "drain"), "a traceback: StopIteration"),
         (traceback(CRASHED), f"a traceback: {CRASHED}"),
         (traceback(CLOSED, "_read_from_socket"), f"a traceback: {CLOSED}"),
+        (traceback(GONE, "uvloop.loop.UVStream.write"), f"a traceback: {GONE}"),
         ("x [error    ] rejected  error=y", "x [error    ] rejected  error=y"),
     ],
 )
