@@ -15,8 +15,8 @@ HARMLESS = (
 """Tracebacks that are no defect of ours, by the beginning of their last line, and a function that they lead
 through where it says too little. Celery tells so of a broker that hung up, and of a child that was killed;
 the third only wraps another. The fourth is of a worker that stops while its broker is silent: Celery (5.7.0,
-``prefork.on_stop``) waits a second for a thread that still asks the broker, and closes what it reads from. The
-last is uvloop's (0.22), of a TLS connection that was closed by what came over it: it has more to send there."""
+``prefork.on_stop``) waits a second for a thread that still asks the broker, then closes what it reads from.
+The last is uvloop's (0.23), of a TLS connection closed by what came over it: there was more to send."""
 DEADLY = (
     (r"billiard\.exceptions\.WorkerLostError: Could not start worker processes", ""),
     (r"StopIteration$", "get_process_queues"),
