@@ -109,7 +109,8 @@ def database(*servers: EmbeddedPostgres) -> Database:
 
 def wait_for_replay(source: psycopg.Connection, replica: EmbeddedPostgres) -> None:
     """Return once *replica* has all that *source* has written."""
-    [(lsn,)] = source.execute("select pg_current_wal_insert_lsn()::text").fetchall()
+    # Not where it would insert: on a new page that is behind the page's head, where nothing is yet.
+    [(lsn,)] = source.execute("select pg_current_wal_flush_lsn()::text").fetchall()
     replayed = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
     with psycopg.connect(replica.url, autocommit=True) as conn:
         until(lambda: bool(conn.execute(replayed, [lsn]).fetchall()[0][0]))

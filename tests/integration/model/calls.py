@@ -7,9 +7,11 @@ the first byte, until a rule says what comes of it; or until its total deadline 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import cast
 
 import httpx
+from yarl import URL
 
 from tests.integration.model.clocks import CALL, Clocks
 from worker.caller import Caller
@@ -46,7 +48,7 @@ class Call:
         self._obstacle = obstacle
         self._cut_at = loop.time() + CALL.total_seconds()
         self._left = loop.create_future()
-        self._answer: asyncio.Future[httpx.Response] = loop.create_future()
+        self._answer: asyncio.Future[Answer] = loop.create_future()
         caller = Caller(cast(Transport, self), self)
         self._task = loop.create_task(caller.call(operation, claimed=claimed))
         loop.run_until_complete(asyncio.wait((self._task, self._left), return_when=asyncio.FIRST_COMPLETED))
@@ -62,9 +64,8 @@ class Call:
         """Let *what* come of it, unless it is over; returns what the caller says came of it."""
         if not self.is_over:
             match what:
-                case Answer(status, headers, body):
-                    response = httpx.Response(status, headers=list(headers), stream=httpx.ByteStream(body))
-                    self._answer.set_result(response)
+                case Answer():
+                    self._answer.set_result(what)
                 case CallCut():
                     self._task.cancel()
                 case _:
@@ -76,13 +77,14 @@ class Call:
     def basic(self, _account: str, _app_id: str) -> bytes:
         return CREDENTIAL
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def post(
+        self, url: URL, headers: Sequence[tuple[str, str]], content: bytes, flight: Flight
+    ) -> Answer:
         if self._obstacle is not None:
             raise _anew(self._obstacle)
-        flight = cast(Flight, request.extensions["flight"])
         flight.phase = Phase.SENT  # a connection was handed out
         flight.depart()
-        self.request = request
+        self.request = httpx.Request("POST", str(url), headers=list(headers), content=content)
         self._left.set_result(None)
         return await self._answer
 

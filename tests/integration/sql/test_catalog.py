@@ -97,7 +97,8 @@ def test_every_foreign_key_can_be_checked_by_an_index_of_the_referring_table(
            and not exists (select from pg_index i
                              join pg_attribute a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
                             where i.indrelid = k.conrelid and i.indkey[0] = a.attnum
-                              and coalesce(pg_get_expr(i.indpred, i.indrelid), '') in ('', format('(%I IS NOT NULL)', a.attname)))
+                              and coalesce(pg_get_expr(i.indpred, i.indrelid), '')
+                                  in ('', format('(%I IS NOT NULL)', a.attname)))
     """
     assert names(conn, query) == set()
 
