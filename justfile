@@ -23,6 +23,10 @@ lint:
 mutate:
     uv run --group mutation python -m tests.mutants.lines
 
+# Measure, beside other queues; some pieces only: just bench latency burst
+bench *args:
+    uv run --group bench python -m tests.benchmarks {{ args }}
+
 # Put the code into the one form, and mend what ruff can mend
 format:
     uv run ruff check --fix

@@ -985,11 +985,14 @@ begin
     if found then
         perform outbox.refuse_another_request(known);
     end if;
+    perform set_config('enable_hashjoin', 'on', true);  -- until the end of this function: two arrays may be long
     return query
-    select o.id, o.idempotency_key, f.id is not null and row_number() over (partition by o.id order by place) = 1, o.state
-      from unnest(app_ids, keys) with ordinality as r (app_id, key, place)
-      join outbox.operation o on o.app_id = r.app_id and o.idempotency_key = r.key
-      left join unnest(fresh) as f (id) on f.id = o.id
+    select (written.row).id, (written.row).idempotency_key,
+           f.id is not null and row_number() over (partition by (written.row).id order by place) = 1, (written.row).state
+      from (select place, (select (o.id, o.idempotency_key, false, o.state)::outbox.enqueued from outbox.operation o
+                            where o.app_id = r.app_id and o.idempotency_key = r.key) as row
+              from unnest(app_ids, keys) with ordinality as r (app_id, key, place) offset 0) as written
+      left join unnest(fresh) as f (id) on f.id = (written.row).id
      order by place;
 end $$;
 comment on function outbox.enqueue_many is
@@ -1343,7 +1346,7 @@ create type outbox.gate as (name text, allowance integer);
 comment on type outbox.gate is 'How many operations of an account, or of "account endpoint", may be claimed now';
 
 create function outbox.gates(max_count integer) returns outbox.gate[]
-    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+    language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_hashjoin = on as $$
 declare
     now timestamptz;
     metered text[];
@@ -1514,6 +1517,34 @@ $$;
 comment on function outbox.has_backlog is
     'Whether more is due of an account and endpoint than next_due_lane looks at: then a lane with something due may lie anywhere';
 
+create function outbox.sendable(operation_ids bigint[], gates outbox.gate[]) returns bigint[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_hashjoin = on as $$
+begin
+    return (
+        select array_agg(id) from (
+            select o.id, a.allowance as of_account, p.allowance as of_pair,
+                   row_number() over (partition by o.account order by o.priority, o.next_attempt_at, o.id) as account_place,
+                   row_number() over (partition by o.account, o.endpoint order by o.priority, o.next_attempt_at, o.id) as pair_place
+              from outbox.operation o
+              left join unnest(gates) a on a.name = o.account
+              left join unnest(gates) p on p.name = o.account || ' ' || o.endpoint
+             where o.id = any (operation_ids) and o.state = 'queued') as row
+         where account_place <= coalesce(of_account, account_place) and pair_place <= coalesce(of_pair, pair_place));
+end $$;
+comment on function outbox.sendable is 'Those of some locked operations that are still queued, no more of each account and endpoint than its gate allows';
+
+create function outbox.spend(operation_ids bigint[]) returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_hashjoin = on as $$
+begin
+    update outbox.account_meter m
+       set tokens = outbox.tokens(m, a, c.now) - spent.count, refilled_at = c.now
+      from outbox.account a,
+           (select clock_timestamp() as now) as c,
+           (select o.account, count(*) as count from outbox.operation o where o.id = any (operation_ids) group by o.account) as spent
+     where a.name = m.account and a.rate_per_second is not null and spent.account = m.account;
+end $$;
+comment on function outbox.spend is 'Takes a token for each operation out of the bucket of its account, if that has a rate';
+
 create function outbox.claim(
     max_count integer, hold interval, node text, after_account text default '', after_endpoint text default '', after_lane text default '')
     returns setof outbox.leased
@@ -1547,15 +1578,7 @@ begin
     for step in 1..64 loop  -- bounded: what is left is left to the next claim
         pick := outbox.pick(gates, max_count, lanes_at_once, start);
         settled_count := case when pick.operation_ids is null then 0 else outbox.settle_unsendable(pick.operation_ids) end;
-        select array_agg(id) into sendable from (
-            select o.id, a.allowance as of_account, p.allowance as of_pair,
-                   row_number() over (partition by o.account order by o.priority, o.next_attempt_at, o.id) as account_place,
-                   row_number() over (partition by o.account, o.endpoint order by o.priority, o.next_attempt_at, o.id) as pair_place
-              from outbox.operation o
-              left join unnest(gates) a on a.name = o.account
-              left join unnest(gates) p on p.name = o.account || ' ' || o.endpoint
-             where o.id = any (pick.operation_ids) and o.state = 'queued') as row
-         where account_place <= coalesce(of_account, account_place) and pair_place <= coalesce(of_pair, pair_place);
+        sendable := outbox.sendable(pick.operation_ids, gates);
         exit when sendable is not null;
         continue when settled_count > 0;  -- the same lanes once more: what can be sent may lie behind what cannot
         if not pick.at_end then
@@ -1573,12 +1596,7 @@ begin
         return;
     end if;
 
-    update outbox.account_meter m
-       set tokens = outbox.tokens(m, a, c.now) - spent.count, refilled_at = c.now
-      from outbox.account a,
-           (select clock_timestamp() as now) as c,
-           (select o.account, count(*) as count from outbox.operation o where o.id = any (sendable) group by o.account) as spent
-     where a.name = m.account and a.rate_per_second is not null and spent.account = m.account;
+    perform outbox.spend(sendable);
     return query select * from outbox.lease(sendable, node, hold, array(select g.name from unnest(gates) g where g.name like '% %'));
 end $$;
 comment on function outbox.claim is

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from typing import Final
 
 from worker.errors import SendWindowPassed, SettingsError, StoreRefused, StoreUnavailable
@@ -26,6 +27,8 @@ __all__ = ["conclude", "deliver", "tell"]
 
 PASSED: Final = frozenset({Verdict.ACCEPTED, Verdict.REFUSED})
 """What a probe must be answered to lift the block it was let through."""
+CATCH_UP: Final = timedelta(seconds=1)
+"""How long a refusal waits for the records of what was answered before it."""
 _EVENTS_OF_FATES: Final = {Fate.LATE: Event.LATE, Fate.SETTLED: Event.LATE, Fate.CONFLICT: Event.CONFLICT}
 _EVENTS_OF_ERRORS: Final[Mapping[type[BaseException], Event]] = {
     SendWindowPassed: Event.SENT_TOO_LATE,
@@ -88,6 +91,7 @@ async def _consider_account(house: House, operation: Operation, outcome: Outcome
     if not outcome.suspicion or outcome.status is None:
         return outcome
     try:
+        await house.recorder.catch_up(CATCH_UP)  # a success that came first clears the account first
         blamed = await house.blocks.suspect(operation, outcome.status)
     except (StoreRefused, StoreUnavailable) as error:
         emit(Event.DISCONNECTED, error=str(error))

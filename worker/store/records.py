@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -101,12 +101,21 @@ class Recorder:
             self._timer = loop.call_later(self._wait, self._flush_unless_busy)
         return await waiting.record
 
+    async def catch_up(self, within: timedelta) -> None:
+        """Wait until what was put before is on record, but no longer than *within*."""
+        before = [waiting.record for waiting in self._unwritten() if not waiting.record.done()]
+        if before:
+            await asyncio.wait(before, timeout=within.total_seconds())
+
+    def _unwritten(self) -> Iterator[_Waiting]:
+        yield from self._waiting
+        for batch in self._flushes.values():
+            yield from batch
+
     @property
     def waiting_count(self) -> int:
         """Decisions that are not known to be on record yet."""
-        return len(self._waiting) + sum(
-            not waiting.is_told for batch in self._flushes.values() for waiting in batch
-        )
+        return sum(not waiting.is_told for waiting in self._unwritten())
 
     async def close(self, *, within: timedelta) -> int:
         """Flush, wait up to *within*, then give up; returns how many decisions may not be on record.

@@ -1,0 +1,1 @@
+"""How fast ringonce is, beside its peers and its ceilings: ``python -m tests.benchmarks``."""
