@@ -1438,7 +1438,8 @@ begin
            and exists (select from (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as p (priority)
                         cross join lateral (select from outbox.operation o
                               where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane
-                                and o.priority = p.priority and o.next_attempt_at <= moment.now limit 1) as first)
+                                and o.priority = p.priority and o.next_attempt_at <= moment.now
+                              order by o.next_attempt_at, o.id limit 1) as first)  -- the order names the index
          order by l.place limit max_count),
     share as materialized (select ceil(max_count::numeric / greatest(count(*), 1))::integer as quota, count(*) as lane_count from due_lane),
     -- The rows of each lane by priority (VALUES keeps its order, the outer limit stops early), past those that other claims hold.

@@ -63,7 +63,24 @@ def old(outbox: Outbox) -> None:
     outbox.fill(300, lane="lane ", lane_count=60)
 
 
-@pytest.fixture(scope="module", params=[scheduled, backlog, fresh, old], ids=lambda world: world.__name__)
+@contextmanager
+def undone(outbox: Outbox) -> Iterator[None]:
+    """What happens within leaves nothing behind."""
+    with outbox.conn.transaction(force_rollback=True):
+        yield
+
+
+def surprised(outbox: Outbox) -> None:
+    """10,000 due, in a session that made its plans when there were twenty, and no attempt at all."""
+    outbox.fill(20)
+    outbox.do(b"vacuum analyze")
+    for statement in STATEMENTS.values():
+        with undone(outbox):
+            statement(outbox)
+    outbox.fill(10_000, lane="lane ", lane_count=10)
+
+
+@pytest.fixture(scope="module", params=[scheduled, backlog, fresh, old, surprised], ids=lambda world: world.__name__)
 def outbox(request: pytest.FixtureRequest, server: Server, template: Database) -> Iterator[Outbox]:
     database = server.create(template=template)
     with psycopg.connect(database.url, autocommit=True) as conn:
@@ -81,13 +98,6 @@ def outbox(request: pytest.FixtureRequest, server: Server, template: Database) -
 def analyzed(outbox: Outbox) -> Outbox:
     outbox.do(b"analyze")
     return outbox
-
-
-@contextmanager
-def undone(outbox: Outbox) -> Iterator[None]:
-    """What happens within leaves nothing behind."""
-    with outbox.conn.transaction(force_rollback=True):
-        yield
 
 
 def read_by(outbox: Outbox, name: str) -> dict[str, int]:
