@@ -80,7 +80,9 @@ def surprised(outbox: Outbox) -> None:
     outbox.fill(10_000, lane="lane ", lane_count=10)
 
 
-@pytest.fixture(scope="module", params=[scheduled, backlog, fresh, old, surprised], ids=lambda world: world.__name__)
+@pytest.fixture(
+    scope="module", params=[scheduled, backlog, fresh, old, surprised], ids=lambda world: world.__name__
+)
 def outbox(request: pytest.FixtureRequest, server: Server, template: Database) -> Iterator[Outbox]:
     database = server.create(template=template)
     with psycopg.connect(database.url, autocommit=True) as conn:
