@@ -20,7 +20,8 @@ from worker.operation import NoAnswer, Operation, Phase, Reply
 from worker.stopwatch import Stopwatch
 from worker.transport import Transport
 
-SOON = timedelta(seconds=0.2)
+SOON = timedelta(seconds=1)
+"""A call's deadline that nobody meets, and that a busy machine comes to within: 0.2 s were too few once."""
 
 
 @dataclass(frozen=True, slots=True)
