@@ -22,11 +22,14 @@ This is all that producers import: no Celery and no HTTP client comes with it.
 
     with psycopg.connect(...) as conn:
         conn.execute("insert into orders ...")
-        enqueue(conn, "voice.call", {"from": "+6512345678", "to": ["+919876543210"]})
+        call = enqueue(conn, voice.call(from_="+6512345678", to="+919876543210"))
+    with psycopg.connect(...) as conn:
+        wait(conn, call.id, timeout=30).state
 """
 
 from __future__ import annotations
 
+from worker.endpoints import Request, message, rcs, sms, voice, whatsapp
 from worker.errors import (
     EnqueueError,
     InvalidKey,
@@ -34,6 +37,7 @@ from worker.errors import (
     InvalidPayload,
     InvalidTime,
     KeyConflict,
+    OpenTransaction,
     OperationNotFound,
     RingonceError,
     SchemaMismatch,
@@ -43,7 +47,7 @@ from worker.errors import (
     UnknownAccount,
     UnknownEndpoint,
 )
-from worker.operation import State, Verdict
+from worker.operation import Answer, State, Verdict
 from worker.producer import (
     Enqueued,
     NewOperation,
@@ -53,8 +57,11 @@ from worker.producer import (
     enqueue,
     enqueue_many,
 )
+from worker.results import Result, aresult, result
+from worker.waiting import await_result, wait
 
 __all__ = [
+    "Answer",
     "EnqueueError",
     "Enqueued",
     "InvalidKey",
@@ -63,8 +70,11 @@ __all__ = [
     "InvalidTime",
     "KeyConflict",
     "NewOperation",
+    "OpenTransaction",
     "OperationNotFound",
     "Payload",
+    "Request",
+    "Result",
     "RingonceError",
     "SchemaMismatch",
     "SettingsError",
@@ -76,6 +86,15 @@ __all__ = [
     "Verdict",
     "aenqueue",
     "aenqueue_many",
+    "aresult",
+    "await_result",
     "enqueue",
     "enqueue_many",
+    "message",
+    "rcs",
+    "result",
+    "sms",
+    "voice",
+    "wait",
+    "whatsapp",
 ]

@@ -151,3 +151,19 @@ class Operation:
     probe: bool = False
     """Let through a block whose time is over, to find out whether it still holds."""
     traceparent: str | None = None
+    announces: bool = False
+    """Its app is told when it is final (``on_done``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What an app is to be told: one of its operations, with ``on_done``, is final."""
+
+    id: int
+    operation_id: int
+    task: str
+    """Name of the app's task."""
+    task_id: UUID
+    """The same however often it is sent."""
+    idempotency_key: str
+    state: State

@@ -1,8 +1,9 @@
 """Enqueue: an operation becomes a row in the caller's own transaction: commit sends it.
 
 Rollback leaves nothing. A thin skin over ``outbox.enqueue`` and ``outbox.enqueue_many``; plain SQL does the
-same from any language. The synchronous names refuse asynchronous connections and the other way round: a
-forgotten ``await`` must not lose an operation without a word.
+same from any language. The connection may be of whichever library the app uses (``connections``). The
+synchronous names refuse asynchronous connections and the other way round: a forgotten ``await`` must not lose
+an operation without a word.
 """
 
 from __future__ import annotations
@@ -10,27 +11,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, TypeAlias
-from uuid import UUID
+from typing import Any, Final, TypeAlias
+from uuid import UUID, uuid4
 
-import psycopg
-from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
-from psycopg.rows import TupleRow, tuple_row
-
-from worker.complaint import complaint
+from worker.connections import Asynchronous, Rows, Statement, Synchronous, Texts, arunner, runner
+from worker.endpoints import Request
 from worker.errors import (
     EnqueueError,
     InvalidKey,
     InvalidLane,
     InvalidPayload,
     InvalidTime,
-    KeyConflict,
     UnknownAccount,
     UnknownEndpoint,
 )
 from worker.operation import State
+from worker.traceparent import current_traceparent
 
 __all__ = ["Enqueued", "NewOperation", "Payload", "aenqueue", "aenqueue_many", "enqueue", "enqueue_many"]
 
@@ -56,8 +54,8 @@ class Enqueued:
 class NewOperation:
     """One operation for ``enqueue_many``; the fields are the arguments of ``enqueue``."""
 
-    endpoint: str
-    payload: Payload
+    endpoint: str | Request
+    payload: Payload | None = None
     account: str = "default"
     idempotency_key: str | UUID | None = None
     lane: str = ""
@@ -68,40 +66,28 @@ class NewOperation:
     traceparent: str | None = None
 
 
-_ONE: Final = """
-    select id, idempotency_key, created, state from outbox.enqueue(
-        endpoint => %(endpoint)s::text, payload => %(payload)s::text::json, account => %(account)s::text,
-        idempotency_key => %(idempotency_key)s::text, lane => %(lane)s::text,
-        priority => %(priority)s::integer,
-        not_before => %(not_before)s::timestamptz, deadline => %(deadline)s::timestamptz,
-        on_done => %(on_done)s::text, traceparent => %(traceparent)s::text)
-"""
-_MANY: Final = """
-    select id, idempotency_key, created, state from outbox.enqueue_many(
-        endpoint => %(endpoint)s::text[], payload => %(payload)s::text[]::json[],
-        account => %(account)s::text[],
-        idempotency_key => %(idempotency_key)s::text[], lane => %(lane)s::text[],
-        priority => %(priority)s::integer[], not_before => %(not_before)s::timestamptz[],
-        deadline => %(deadline)s::timestamptz[], on_done => %(on_done)s::text[],
-        traceparent => %(traceparent)s::text[])
-"""
-
-_REFUSALS: Final[Mapping[str, type[EnqueueError]]] = {
-    "RO001": UnknownEndpoint,
-    "RO002": UnknownAccount,
-    "RO003": InvalidKey,
-    "RO004": InvalidPayload,
-    "RO005": KeyConflict,
-    "RO006": InvalidTime,
-    "RO007": InvalidLane,
-    "22P02": InvalidPayload,  # not JSON at all: the cast of the text refuses it before the function is called
-    "22P05": InvalidPayload,
-    "22021": InvalidPayload,  # NUL in a text
-    "54001": InvalidPayload,  # nested too deep
-    "22003": InvalidLane,  # priority beyond integer
-    "22008": InvalidTime,
-    "23514": EnqueueError,
-}
+_ONE: Final = Statement.of("""
+    select cast(id as text), idempotency_key, cast(created as text), cast(state as text)
+      from outbox.enqueue(
+        endpoint => cast({endpoint} as text), payload => cast(cast({payload} as text) as json),
+        account => cast({account} as text),
+        idempotency_key => cast({idempotency_key} as text), lane => cast({lane} as text),
+        priority => cast(cast({priority} as text) as integer),
+        not_before => cast(cast({not_before} as text) as timestamptz),
+        deadline => cast(cast({deadline} as text) as timestamptz),
+        on_done => cast({on_done} as text), traceparent => cast({traceparent} as text))
+""")
+_MANY: Final = Statement.of("""
+    select cast(id as text), idempotency_key, cast(created as text), cast(state as text)
+      from outbox.enqueue_many(
+        endpoint => cast({endpoint} as text[]), payload => cast(cast({payload} as text[]) as json[]),
+        account => cast({account} as text[]),
+        idempotency_key => cast({idempotency_key} as text[]), lane => cast({lane} as text[]),
+        priority => cast(cast({priority} as text[]) as integer[]),
+        not_before => cast(cast({not_before} as text[]) as timestamptz[]),
+        deadline => cast(cast({deadline} as text[]) as timestamptz[]),
+        on_done => cast({on_done} as text[]), traceparent => cast({traceparent} as text[]))
+""")
 _TEXTS: Final[Mapping[str, type[EnqueueError]]] = {
     "endpoint": UnknownEndpoint,
     "account": UnknownAccount,
@@ -114,9 +100,9 @@ _UNSENDABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def enqueue(
-    conn: Connection[Any],
-    endpoint: str,
-    payload: Payload,
+    conn: Synchronous,
+    endpoint: str | Request,
+    payload: Payload | None = None,
     *,
     account: str = "default",
     idempotency_key: str | UUID | None = None,
@@ -134,8 +120,12 @@ def enqueue(
     since the API would ignore it.
 
     Args:
-        conn: a synchronous psycopg connection; what else it does in this transaction stands or falls with it.
-        endpoint: a row of ``outbox.endpoint``, such as ``voice.call``.
+        conn: what the app has: a connection of psycopg, psycopg2, SQLAlchemy 2 or Django, or a session of
+            SQLAlchemy; what else it does in this transaction stands or falls with it. In autocommit, and in
+            Django outside of ``transaction.atomic``, each enqueue is a transaction of its own.
+        endpoint: a row of ``outbox.endpoint``, such as ``voice.call``; or a whole request, such as
+            ``sms.send(...)`` builds, and then no payload. Such a request is known in webhooks by its key,
+            unless it says otherwise: without a key, one is made for that.
         payload: the request's body, a JSON object of at most 1 MiB. Text is frozen to the letter; of a
             mapping, names that are no text become text as ``json.dumps`` has it.
         account: a row of ``outbox.account``.
@@ -145,16 +135,17 @@ def enqueue(
         not_before: the earliest send; now, if None. A time without a zone is refused: it would mean
             whatever zone the session happens to be in.
         deadline: no attempt starts later; the endpoint's default, if None. With a zone, too.
-        on_done: name of a task of your own, kept with the operation; no worker sends it.
-        traceparent: W3C trace context, sent on with the call.
+        on_done: name of a Celery task of your own; whenever the operation has become final, it is sent to
+            your own queue with ``operation_id``, ``state`` and ``idempotency_key``, at least once.
+        traceparent: W3C trace context, sent on with the call; that of OpenTelemetry's current span, if None.
 
     Raises:
         EnqueueError: it was refused, and so nothing was written. If Postgres refused it, the transaction
             is aborted, as after any error (a savepoint around the call keeps the rest).
-        TypeError: *conn* is not a synchronous psycopg connection.
-        psycopg.Error: whatever else the connection has to say.
+        TypeError: *conn* is nothing of the kind; what to give instead.
+        Exception: whatever else the connection's library has to say.
     """
-    _require(conn, Connection, "enqueue", "aenqueue")
+    run = runner(conn, "enqueue")
     operation = NewOperation(
         endpoint,
         payload,
@@ -167,27 +158,27 @@ def enqueue(
         on_done,
         traceparent,
     )
-    return _run(conn, _ONE, _one(operation))[0]
+    return _answers(run(_ONE, _one(operation)))[0]
 
 
-def enqueue_many(conn: Connection[Any], operations: Iterable[NewOperation]) -> list[Enqueued]:
+def enqueue_many(conn: Synchronous, operations: Iterable[NewOperation]) -> list[Enqueued]:
     """Write many operations, all or none, as ``enqueue`` would; the answers are in the order of *operations*.
 
     One round trip and one statement, in the order of the keys, so that two batches cannot deadlock.
 
     Raises:
         EnqueueError: one of them was refused, and so none was written.
-        TypeError: *conn* is not a synchronous psycopg connection.
+        TypeError: *conn* is nothing that ``enqueue`` takes; what to give instead.
     """
-    _require(conn, Connection, "enqueue_many", "aenqueue_many")
+    run = runner(conn, "enqueue_many")
     batch = list(operations)
-    return _run(conn, _MANY, _columns(batch)) if batch else []
+    return _answers(run(_MANY, _columns(batch))) if batch else []
 
 
 async def aenqueue(
-    conn: AsyncConnection[Any],
-    endpoint: str,
-    payload: Payload,
+    conn: Asynchronous,
+    endpoint: str | Request,
+    payload: Payload | None = None,
     *,
     account: str = "default",
     idempotency_key: str | UUID | None = None,
@@ -198,13 +189,16 @@ async def aenqueue(
     on_done: str | None = None,
     traceparent: str | None = None,
 ) -> Enqueued:
-    """``enqueue`` on an asynchronous psycopg connection.
+    """``enqueue`` on what is used with ``await``: psycopg, asyncpg, SQLAlchemy 2, Django in async views.
+
+    Django has no transactions there: ``aenqueue(connection, ...)`` is one of its own, unless the view was
+    called from within ``atomic``. To write more with it, give one synchronous function to ``sync_to_async``.
 
     Raises:
         EnqueueError: it was refused, and so nothing was written.
-        TypeError: *conn* is not an asynchronous psycopg connection.
+        TypeError: *conn* is nothing of the kind; what to give instead.
     """
-    _require(conn, AsyncConnection, "aenqueue", "enqueue")
+    run = arunner(conn, "aenqueue")
     operation = NewOperation(
         endpoint,
         payload,
@@ -217,74 +211,56 @@ async def aenqueue(
         on_done,
         traceparent,
     )
-    return (await _arun(conn, _ONE, _one(operation)))[0]
+    return _answers(await run(_ONE, _one(operation)))[0]
 
 
-async def aenqueue_many(conn: AsyncConnection[Any], operations: Iterable[NewOperation]) -> list[Enqueued]:
-    """``enqueue_many`` on an asynchronous psycopg connection.
+async def aenqueue_many(conn: Asynchronous, operations: Iterable[NewOperation]) -> list[Enqueued]:
+    """``enqueue_many`` on what ``aenqueue`` takes.
 
     Raises:
         EnqueueError: one of them was refused, and so none was written.
-        TypeError: *conn* is not an asynchronous psycopg connection.
+        TypeError: *conn* is nothing of the kind; what to give instead.
     """
-    _require(conn, AsyncConnection, "aenqueue_many", "enqueue_many")
+    run = arunner(conn, "aenqueue_many")
     batch = list(operations)
-    return await _arun(conn, _MANY, _columns(batch)) if batch else []
+    return _answers(await run(_MANY, _columns(batch))) if batch else []
 
 
-def _require(conn: object, kind: type[object], name: str, other: str) -> None:
-    if isinstance(conn, kind):
-        return
-    advice = f"use {other}" if isinstance(conn, Connection | AsyncConnection) else "give a psycopg connection"
-    raise TypeError(f"{name} does not take a {type(conn).__module__}.{type(conn).__qualname__}: {advice}")
+def _answers(rows: Rows) -> list[Enqueued]:
+    return [Enqueued(int(id_), key, created == "true", State(state)) for id_, key, created, state in rows]
 
 
-def _run(conn: Connection[Any], statement: str, values: Mapping[str, Any]) -> list[Enqueued]:
-    # A cursor of our own: the connection's row and cursor factories may be anything.
-    with Cursor(conn, row_factory=tuple_row) as cursor:
-        try:
-            return _answers(cursor.execute(statement, values).fetchall())
-        except (psycopg.Error, UnicodeEncodeError) as error:
-            _refuse(error)
-
-
-async def _arun(conn: AsyncConnection[Any], statement: str, values: Mapping[str, Any]) -> list[Enqueued]:
-    async with AsyncCursor(conn, row_factory=tuple_row) as cursor:
-        try:
-            return _answers(await (await cursor.execute(statement, values)).fetchall())
-        except (psycopg.Error, UnicodeEncodeError) as error:
-            _refuse(error)
-
-
-def _answers(rows: Sequence[TupleRow]) -> list[Enqueued]:
-    return [Enqueued(id_, key, created, State(state)) for id_, key, created, state in rows]
-
-
-def _refuse(error: psycopg.Error | UnicodeEncodeError) -> NoReturn:
-    if isinstance(error, UnicodeEncodeError):
-        raise EnqueueError(f"the connection's client_encoding is {error.encoding}: use UTF8") from error
-    kind = _REFUSALS.get(error.sqlstate or "")
-    if kind is None:
-        raise error
-    raise kind(complaint(error)) from error
-
-
-def _one(operation: NewOperation) -> dict[str, Any]:
-    texts = {name: _plain(name, getattr(operation, name), refusal) for name, refusal in _TEXTS.items()}
+def _one(operation: NewOperation) -> dict[str, str | None]:
+    asked = (
+        _requested(operation, operation.endpoint) if isinstance(operation.endpoint, Request) else operation
+    )
+    texts = {name: _plain(name, getattr(asked, name), refusal) for name, refusal in _TEXTS.items()}
+    if texts["traceparent"] is None:
+        texts["traceparent"] = current_traceparent()
     return texts | {
-        "payload": _plain("payload", _text(operation.payload), InvalidPayload),
-        "priority": _whole(operation.priority),
-        "not_before": _moment("not_before", operation.not_before),
-        "deadline": _moment("deadline", operation.deadline),
+        "payload": _plain("payload", _text(asked.payload), InvalidPayload),
+        "priority": _whole(asked.priority),
+        "not_before": _moment("not_before", asked.not_before),
+        "deadline": _moment("deadline", asked.deadline),
     }
 
 
-def _columns(batch: Sequence[NewOperation]) -> dict[str, list[Any]]:
+def _columns(batch: Sequence[NewOperation]) -> Texts:
     rows = [_one(operation) for operation in batch]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _text(payload: Payload) -> str:
+def _requested(operation: NewOperation, request: Request) -> NewOperation:
+    """*operation* with the request spelled out, and one key both to send it under and to know it by."""
+    if operation.payload is not None:
+        raise InvalidPayload("the request holds its payload already: leave payload out")
+    if request.correlation is None:
+        return replace(operation, endpoint=request.endpoint, payload=request.payload)
+    key = str(uuid4() if operation.idempotency_key is None else operation.idempotency_key)
+    return replace(operation, endpoint=request.endpoint, payload=request.known_by(key), idempotency_key=key)
+
+
+def _text(payload: Payload | None) -> str:
     """The very text that will be sent.
 
     Raises:
@@ -310,16 +286,16 @@ def _plain(name: str, text: object, refusal: type[EnqueueError]) -> str | None:
     return plain
 
 
-def _whole(priority: object) -> int | None:
+def _whole(priority: object) -> str | None:
     """Refuse what Postgres would round (1.5), or take for a number (True)."""
     if priority is None:
         return None
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise InvalidLane(f"a priority is 0 (the most urgent) to 3, not a {type(priority).__qualname__}")
-    return max(-1, min(4, int(priority)))  # refused all the same, and psycopg cannot write 5,000 digits
+    return str(max(-1, min(4, int(priority))))  # refused all the same, and nothing can write 5,000 digits
 
 
-def _moment(name: str, moment: object) -> datetime | None:
+def _moment(name: str, moment: object) -> str | None:
     """Refuse what Postgres would read in whatever zone the session is in."""
     if moment is None:
         return None
@@ -328,6 +304,6 @@ def _moment(name: str, moment: object) -> datetime | None:
     if moment.utcoffset() is None:
         raise InvalidTime(f"{name} has no time zone: give it one, such as datetime.now(UTC) has")
     try:
-        return moment.astimezone(UTC)  # Postgres reads no text of a zone beyond 15:59:59
+        return str(moment.astimezone(UTC))  # Postgres reads no text of a zone beyond 15:59:59
     except OverflowError as error:
         raise InvalidTime(f"{name} is beyond all calendars") from error

@@ -6,13 +6,15 @@ decided in Postgres alone; here its refusals become exceptions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn
 
 import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
 
 from worker.errors import (
     ClaimsShut,
@@ -22,6 +24,7 @@ from worker.errors import (
     SettingsError,
     StateConflict,
     UnknownAccount,
+    UnknownEndpoint,
 )
 from worker.operation import State
 from worker.store.statements import statement
@@ -30,17 +33,23 @@ __all__ = [
     "NO_LIMIT",
     "Doubt",
     "Reissue",
+    "Retired",
     "add_account",
+    "add_endpoint",
     "adopt_history",
     "cancel",
     "change_account",
+    "change_endpoint",
     "confirm_history",
     "doubt_history",
     "pause",
     "reissue",
     "resolve",
     "resume",
+    "retirable",
+    "retire",
     "retry",
+    "tolerate_loss",
 ]
 
 NO_LIMIT: Final = 0
@@ -71,6 +80,37 @@ _RULES: Final[dict[str, tuple[type[RingonceError], str]]] = {
     "account_burst_check": (SettingsError, "burst is 1 or more"),
     "account_breaker_counts_attempts": (SettingsError, "breaker_after is 1 or more"),
     "account_check": (SettingsError, "a burst needs a rate_per_second"),
+    "endpoint_name_check": (
+        SettingsError,
+        "an endpoint's name is up to 63 small letters, digits and ._-, a letter or digit first",
+    ),
+    "endpoint_path_check": (SettingsError, "a path begins with / and is visible ASCII without #"),
+    "endpoint_id_field_check": (SettingsError, "an id field has a name, or is none"),
+    "endpoint_key_header_check": (SettingsError, "a key header is letters, digits and -"),
+    "endpoint_key_header_means_nothing_else": (
+        SettingsError,
+        "that header means something else: the key needs one of its own",
+    ),
+    "endpoint_success_is_a_scalar": (
+        SettingsError,
+        "a success value is a number, a string, true or false, of at most 1,000 bytes",
+    ),
+    "endpoint_success_is_told_whole": (
+        SettingsError,
+        "a success field and a success value go together: give both, or none for the field",
+    ),
+    "endpoint_max_attempts_check": (SettingsError, "max_attempts is 1 to 1000"),
+    "endpoint_durations_are_exact": (SettingsError, "durations are exact seconds, not days or months"),
+    "endpoint_durations_are_in_bounds": (
+        SettingsError,
+        "durations are more than 0: key_ttl up to 8760 h, settle and backoff_cap up to 24 h",
+    ),
+    "endpoint_key_outlives_a_call": (
+        SettingsError,
+        "key_ttl less key_safety must be longer than call_deadline by a second",
+    ),
+    "endpoint_safety_outlasts_settle": (SettingsError, "key_safety must be no shorter than settle"),
+    "endpoint_account_codes_are_a_list": (SettingsError, "account_codes are at most 1,000 words"),
     "operation_app_id_is_the_accounts": (
         StateConflict,
         "the account has operations, and they carry its APP ID: add another account for the new one",
@@ -94,6 +134,14 @@ class Doubt:
     count: int
     unresolved_count: int
     """Those among them that their keys protect no longer: nothing more is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """How many operations lost payload and answers, and how many their rows."""
+
+    scrubbed: int
+    purged: int
 
 
 def cancel(conn: Connection[TupleRow], operation_id: int, reason: str) -> State:
@@ -157,6 +205,27 @@ def resume(conn: Connection[TupleRow], account: str, reason: str) -> None:
     _one(conn, "resume", account=account, reason=reason)
 
 
+def retirable(
+    conn: Connection[TupleRow], *, scrub_after: timedelta, purge_after: timedelta, look: int
+) -> Retired:
+    """How much ``retire`` would do, each counted up to one more than *look*."""
+    return Retired(*_one(conn, "retirable", look=look, **_seconds(scrub_after, purge_after)))
+
+
+def retire(
+    conn: Connection[TupleRow], reason: str, *, scrub_after: timedelta, purge_after: timedelta, limit: int
+) -> Retired:
+    """Scrub what has been final for *scrub_after*, delete what has been for *purge_after*.
+
+    Up to *limit* of each; what others hold is passed over.
+
+    Raises:
+        StateConflict: a key may live longer than that, or there is no reason.
+    """
+    values = _seconds(scrub_after, purge_after)
+    return Retired(*_one(conn, "retire", max_count=limit, reason=reason, **values))
+
+
 def doubt_history(conn: Connection[TupleRow], reason: str) -> None:
     """Claim nothing, in the whole fleet, until a person adopts or confirms the history.
 
@@ -185,6 +254,11 @@ def confirm_history(conn: Connection[TupleRow], reason: str) -> None:
         StateConflict: nothing happened that there is to confirm, or there is no reason.
     """
     _one(conn, "confirm_history", reason=reason)
+
+
+def tolerate_loss(conn: Connection[TupleRow], within: timedelta | None) -> None:
+    """Let workers adopt a new timeline of the cluster if the old one was noted *within* this; None: never."""
+    _one(conn, "tolerate_loss", seconds=None if within is None else within.total_seconds())
 
 
 def add_account(conn: Connection[TupleRow], name: str, app_id: str) -> bool:
@@ -229,6 +303,31 @@ def change_account(
     )
     if changed is None:
         raise UnknownAccount(f"there is no account {name!r}")
+
+
+def add_endpoint(conn: Connection[TupleRow], name: str, path: str) -> bool:
+    """Add an endpoint that behaves like EnableX's, unless there is one of that name; whether it was added.
+
+    Raises:
+        SettingsError: the name or the path is not usable.
+    """
+    return _row(conn, "endpoint_add", name=name, path=path) is not None
+
+
+def change_endpoint(conn: Connection[TupleRow], name: str, changes: Mapping[str, object]) -> None:
+    """Change columns of an endpoint to what JSON can hold: durations as ``"30 s"``; None takes a value away.
+
+    Raises:
+        UnknownEndpoint: there is none of that name.
+        SettingsError: a value is not usable.
+    """
+    if _row(conn, "endpoint_change", name=name, changes=Jsonb(dict(changes))) is None:
+        raise UnknownEndpoint(f"there is no endpoint {name!r}")
+
+
+def _seconds(scrub_after: timedelta, purge_after: timedelta) -> dict[str, float]:
+    """Exact seconds: psycopg would send days, which are 25 hours once a year (law 10)."""
+    return {"scrub_after": scrub_after.total_seconds(), "purge_after": purge_after.total_seconds()}
 
 
 def _one(conn: Connection[TupleRow], name: str, /, **values: object) -> tuple[Any, ...]:

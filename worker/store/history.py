@@ -20,6 +20,7 @@ from typing import Any
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import TupleRow
 
+from worker.observe import Event, emit
 from worker.store.statements import statement
 
 __all__ = ["Memory"]
@@ -57,7 +58,9 @@ class Memory:
 
     def _learn(self, row: tuple[Any, ...] | None) -> str | None:
         shut: str | None
-        shut, number, lsn = row or (None, None, None)
+        shut, number, lsn, newly_unresolved = row or (None, None, None, None)
+        for operation in newly_unresolved or ():
+            emit(Event.UNRESOLVED, operation=operation, cause="history_adopted")
         if number is not None:  # a replica tells neither: what was known stays known
             self._number, self._lsn = number, lsn
         return shut

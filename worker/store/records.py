@@ -7,22 +7,28 @@
 A batch that Postgres refuses is halved until the one row that it refuses is alone: one bad row never costs
 the others their result. While Postgres is away a batch is kept and tried again: recording is once for each
 token, so that a batch whose confirmation was lost may be sent again.
+
+Decisions:
+    2026-11-29: an operation that somebody else has locked is passed over, and tried again by itself. A batch
+    that waited for one row (an app's ``outbox.expect`` without a commit, a person's open transaction) had all
+    its leases expire, and what was put behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
+from time import perf_counter
 from typing import Final
 
 from worker.complaint import complaint
 from worker.errors import StoreUnavailable
-from worker.observe import Event, emit
+from worker.observe import Event, emit, named
 from worker.operation import Answer, State
 from worker.retry import Decision
 from worker.store.connection import Pool, session
@@ -31,7 +37,10 @@ from worker.store.statements import statement
 __all__ = ["Fate", "Record", "Recorder", "columns"]
 
 RETRY_SECONDS: Final = (0.1, 2.0)
-"""First and longest wait before a batch that did not reach Postgres is tried again."""
+"""First and longest wait before what did not reach Postgres, or is locked by somebody, is tried again."""
+
+TURNS: Final = {event.value: event for event in (Event.BREAKER_OPENED, Event.BREAKER_CLOSED)}
+"""What a batch may do to the breaker of an account."""
 
 
 class Fate(StrEnum):
@@ -47,6 +56,8 @@ class Fate(StrEnum):
     """Its lease was lost, and it proves that the API executed twice, or what is on record as not executed."""
     REPEATED = "repeated"
     """It was on record already."""
+    LOCKED = "locked"
+    """Somebody else holds its operation: nothing was recorded, and the recorder tells it again."""
     REJECTED = "rejected"
     """Postgres cannot store it: the lease will expire, and the attempt is ambiguous."""
 
@@ -69,6 +80,14 @@ class _Waiting:
         return self.record.done() and not self.record.cancelled()
 
 
+@dataclass(eq=False, slots=True)
+class _Flush:
+    batch: Sequence[_Waiting]
+    """What it has not written yet, as far as is known."""
+    holds_up: bool = True
+    """Whether what is put meanwhile waits for its end: not for that of somebody's lock."""
+
+
 class Recorder:
     """Writes decisions in batches, one at a time while they are not full."""
 
@@ -79,13 +98,13 @@ class Recorder:
         self._wait = wait.total_seconds()
         self._waiting: list[_Waiting] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._flushes: dict[asyncio.Task[None], Sequence[_Waiting]] = {}
+        self._flushes: dict[asyncio.Task[None], _Flush] = {}
         self._closed = False
 
     async def put(self, decision: Decision) -> Record:
         """Record *decision*; returns when it is committed, however long Postgres is away.
 
-        Being cancelled gives up the wait, not the record.
+        Or however long somebody else locks its operation. Being cancelled gives up the wait, not the record.
 
         Raises:
             StoreUnavailable: the recorder was closed, and nobody will write it.
@@ -109,8 +128,8 @@ class Recorder:
 
     def _unwritten(self) -> Iterator[_Waiting]:
         yield from self._waiting
-        for batch in self._flushes.values():
-            yield from batch
+        for flush in self._flushes.values():
+            yield from flush.batch
 
     @property
     def waiting_count(self) -> int:
@@ -127,70 +146,105 @@ class Recorder:
             self._flush()
         if self._flushes:
             await asyncio.wait(list(self._flushes), timeout=within.total_seconds())
-        unknown = [waiting for batch in self._flushes.values() for waiting in batch if not waiting.is_told]
-        for flush in self._flushes:
-            flush.cancel()
+        unknown = [waiting for waiting in self._unwritten() if not waiting.is_told]
+        for writing in self._flushes:
+            writing.cancel()
         for waiting in unknown:
             waiting.record.cancel()
         return len(unknown)
 
     def _flush_unless_busy(self) -> None:
         self._timer = None
-        if self._waiting and not self._flushes:
+        if self._waiting and not any(flush.holds_up for flush in self._flushes.values()):
             self._flush()
 
     def _flush(self) -> None:
-        batch, self._waiting = self._waiting, []
+        flush, self._waiting = _Flush(self._waiting), []
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        flush = asyncio.get_running_loop().create_task(self._write(batch))
-        self._flushes[flush] = batch
-        flush.add_done_callback(self._end_flush)
+        writing = asyncio.get_running_loop().create_task(self._write(flush))
+        self._flushes[writing] = flush
+        writing.add_done_callback(self._end_flush)
 
-    def _end_flush(self, flush: asyncio.Task[None]) -> None:
-        del self._flushes[flush]
+    def _end_flush(self, writing: asyncio.Task[None]) -> None:
+        del self._flushes[writing]
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._timer is None:  # else the oldest has not waited long
             self._flush_unless_busy()
 
-    async def _write(self, batch: Sequence[_Waiting]) -> None:
+    async def _write(self, flush: _Flush) -> None:
         pause, longest = RETRY_SECONDS
         while True:
             try:
-                return await self._record(batch)
+                flush.batch = await self._record(flush.batch)
             except StoreUnavailable as error:
-                emit(Event.DISCONNECTED, waiting=len(batch), error=str(error))
+                emit(Event.DISCONNECTED, waiting=len(flush.batch), error=str(error))
+            else:
+                if not flush.batch:
+                    return
+                flush.holds_up = False
+                self._go_on()
+                if pause == longest:
+                    emit(Event.HELD_UP, count=len(flush.batch), **named(flush.batch[0].decision.operation))
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
-    async def _record(self, batch: Sequence[_Waiting]) -> None:
-        """One statement; or, if it cannot be sent or Postgres refuses it, each half by itself."""
+    async def _record(self, batch: Sequence[_Waiting]) -> list[_Waiting]:
+        """One statement; or, if it cannot be sent or Postgres refuses it, each half by itself.
+
+        Returns what is to be told again, since somebody locks its operation.
+        """
         try:
             records = await self._ask(batch)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - text that is no UTF-8 fails in Python, NUL in psycopg ...
             if len(batch) == 1:
-                return _reject(batch[0], error)
+                _reject(batch[0], error)
+                return []
             middle = len(batch) // 2
-            await self._record(batch[:middle])
-            return await self._record(batch[middle:])
-        for waiting in batch:
-            operation = waiting.decision.operation
-            if (record := records.get((operation.id, operation.lease.number))) is not None:
-                _tell(waiting, record)
-            else:
-                _reject(waiting, LookupError("there is no such operation any more"))
-        return None
+            return await self._record(batch[:middle]) + await self._record(batch[middle:])
+        return [waiting for waiting in batch if not _was_told(waiting, records)]
 
     async def _ask(self, batch: Sequence[_Waiting]) -> dict[tuple[int, int], Record]:
         """Have *batch* recorded; what became of each, by operation and number."""
+        began_at = perf_counter()
         async with session(self._pool) as conn:
             reports = columns([waiting.decision for waiting in batch])
             rows = await (await conn.execute(statement("record"), reports)).fetchall()
         for row in rows[-1:]:
             self._pool.memory.remember(row[4])
-        return {(row[0], row[1]): Record(Fate(row[2]), State(row[3])) for row in rows}
+        records = {
+            (row[0], row[1]): Record(Fate(row[2]), State(row[3])) for row in rows if row[1] is not None
+        }
+        written = sum(record.fate is not Fate.LOCKED for record in records.values())
+        emit(Event.WRITTEN, count=written, seconds=perf_counter() - began_at)
+        _tell_of_breakers(batch, {row[0]: row[2] for row in rows if row[1] is None})
+        return records
+
+
+def _tell_of_breakers(batch: Sequence[_Waiting], turns: Mapping[int, str]) -> None:
+    """Say whose breaker *batch* opened or closed: *turns* has an event for an operation of each account."""
+    if turns:
+        operations = {waiting.decision.operation.id: waiting.decision.operation for waiting in batch}
+        for id_, turn in turns.items():
+            emit(TURNS[turn], account=operations[id_].account)
+
+
+def _was_told(waiting: _Waiting, records: Mapping[tuple[int, int], Record]) -> bool:
+    """Pass on what became of it; False if that is still open."""
+    operation = waiting.decision.operation
+    record = records.get((operation.id, operation.lease.number))
+    if record is None:
+        _reject(waiting, LookupError("there is no such operation any more"))
+    elif record.fate is Fate.LOCKED:
+        return False
+    else:
+        _tell(waiting, record)
+    return True
 
 
 def _tell(waiting: _Waiting, record: Record) -> None:
@@ -199,7 +253,7 @@ def _tell(waiting: _Waiting, record: Record) -> None:
 
 
 def _reject(waiting: _Waiting, error: Exception) -> None:
-    emit(Event.REJECTED, operation=waiting.decision.operation.id, error=complaint(error))
+    emit(Event.REJECTED, **named(waiting.decision.operation), error=complaint(error))
     _tell(waiting, Record(Fate.REJECTED, State.IN_FLIGHT))
 
 

@@ -1,11 +1,15 @@
-"""Loads the statements of ``sql/``."""
+"""Loads the statements of ``sql/``, and runs those that people read by."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
-__all__ = ["statement"]
+from psycopg import Connection
+from psycopg.rows import TupleRow, dict_row
+
+__all__ = ["rows", "run", "statement"]
 
 _FOLDER = files("worker.store") / "sql"
 
@@ -18,3 +22,17 @@ def statement(name: str) -> bytes:
     """
     lines = (_FOLDER / f"{name}.sql").read_text("utf-8").splitlines()
     return "\n".join(line for line in lines if not line.lstrip().startswith("--")).strip().encode()
+
+
+def rows(conn: Connection[TupleRow], name: str, /, **values: object) -> list[dict[str, Any]]:
+    """The rows of ``sql/<name>.sql``, by the names of their columns.
+
+    In Postgres' binary format, so that a database whose DateStyle or IntervalStyle is another is read alike.
+    """
+    return run(conn, statement(name), values)
+
+
+def run(conn: Connection[TupleRow], text: bytes, values: dict[str, object]) -> list[dict[str, Any]]:
+    """The rows of *text*, which was put together from statements of ``sql/``, as ``rows`` gives them."""
+    with conn.cursor(row_factory=dict_row, binary=True) as cursor:
+        return cursor.execute(text, values).fetchall()

@@ -1,5 +1,5 @@
--- Settles queued operations whose deadline passed or whose key's window closed.
+-- Settles queued operations whose deadline passed or whose key's window closed; each becomes a row.
 --
 -- Run by: upkeep. Index: operation_deadline_to_pass, operation_window_to_close. Locks: those operations; past
 -- rows that others hold.
-select outbox.settle_passed(%(max_count)s)
+select id, number, endpoint, state, traceparent from outbox.settle_passed(%(max_count)s)

@@ -1,106 +1,36 @@
-"""Reads for people: what stands where, which accounts there are, and all that is known about one operation.
+"""Reads for people: all that is known about one operation. ``views`` tells about the whole.
 
-Plain connections, for the command line and for pages that people open; nothing here locks a row. Values come
-in Postgres' binary format, so that a database whose DateStyle or IntervalStyle is another is read alike.
+Plain connections, for the command line and for pages that people open; nothing here locks a row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from psycopg import Connection
-from psycopg.rows import TupleRow, dict_row
+from psycopg.rows import TupleRow
 
 from worker.errors import OperationNotFound
 from worker.operation import Phase, State, Verdict
-from worker.store.statements import statement
+from worker.store.statements import rows as _rows
 
 __all__ = [
-    "Account",
     "ActionOnRecord",
     "AttemptOnRecord",
     "Contents",
-    "Count",
     "Dossier",
-    "History",
     "OperationOnRecord",
-    "Throttle",
-    "accounts",
     "contents",
     "dossier",
-    "history",
-    "status",
-    "throttles",
+    "one_moment",
+    "read_dossier",
 ]
 
 Word = TypeVar("Word", State, Verdict, Phase)
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """How many operations of one account and endpoint stand in one state (a row of ``outbox.status``)."""
-
-    account: str
-    endpoint: str
-    state: State
-    count: int
-    oldest: datetime | None
-    """When the oldest of them was enqueued; None: they are final."""
-    oldest_age: timedelta | None
-    """How long ago that was, by Postgres' clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A name for one APP ID, its limits and its stops (a row of ``outbox.account``)."""
-
-    name: str
-    app_id: str
-    base_url: str
-    max_in_flight: int | None
-    rate_per_second: float | None
-    burst: int | None
-    breaker_after: int | None
-    allow_guessable_keys: bool
-    paused_at: datetime | None
-    paused_reason: str | None
-    blocked_until: datetime | None
-    """From then on one operation at a time may pass, until one gets through."""
-    blocked_reason: str | None
-    probe_at: datetime | None
-    """Too many attempts in a row were ambiguous: one operation at a time may pass, not before this."""
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Throttle:
-    """An account's use of one endpoint, stopped by workers (a row of ``outbox.throttle``)."""
-
-    account: str
-    endpoint: str
-    blocked_until: datetime
-    blocked_reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """The history of the database that claims are made in (the row of ``outbox.history``)."""
-
-    shut: str | None
-    """Why nothing is claimed; None: claims are open."""
-    doubted_at: datetime | None
-    """When a worker or a person shut them; None: cluster and timeline tell, or they are open."""
-    noted_at: datetime
-    """When workers last noted it: a promotion loses nothing that was committed before."""
-    adopted_at: datetime
-    timeline: str
-    """The one claims were made in."""
-    tolerated_loss: timedelta | None
-    """Workers adopt a new timeline by themselves if *noted_at* is no longer ago; None: never."""
-    seen_at: datetime
-    """Postgres' clock when it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +98,8 @@ class AttemptOnRecord:
     status: int | None
     error: str | None
     provider_id: str | None
+    body_sha256: str | None
+    """Of the answer's body, in hexadecimal digits."""
     leased_by: str
     recorded: bool
     """Its worker told what came of it."""
@@ -212,38 +144,29 @@ class Contents:
     """Bodies of late accepted answers, by number of attempt."""
 
 
-def status(conn: Connection[TupleRow]) -> list[Count]:
-    """Count the operations, by account, endpoint and state; final ones stay counted when they are purged."""
-    return [Count(**row | {"state": State(row["state"])}) for row in _rows(conn, "status")]
-
-
-def accounts(conn: Connection[TupleRow], name: str | None = None) -> list[Account]:
-    """Every account, or the one of that *name*, in the order of their names."""
-    return [Account(**row) for row in _rows(conn, "accounts", name=name)]
-
-
-def throttles(conn: Connection[TupleRow]) -> list[Throttle]:
-    """The endpoints that workers have stopped, account by account."""
-    return [Throttle(**row) for row in _rows(conn, "throttles")]
-
-
-def history(conn: Connection[TupleRow]) -> History:
-    """Whether claims are open, and if not, why."""
-    [row] = _rows(conn, "history")
-    return History(**row)
-
-
 def dossier(conn: Connection[TupleRow], operation_id: int) -> Dossier:
     """All that is on record about one operation, read under one snapshot; *conn* is in autocommit.
 
     Raises:
         OperationNotFound: there is none of that number.
     """
+    with one_moment(conn):
+        return read_dossier(conn, operation_id)
+
+
+@contextmanager
+def one_moment(conn: Connection[TupleRow]) -> Iterator[None]:
+    """Whatever is read within is of one snapshot; *conn* is in autocommit."""
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read, read only")
-        operation = _operation(conn, operation_id)
-        tries = _rows(conn, "dossier_attempts", id=operation_id)
-        actions = _rows(conn, "dossier_actions", id=operation_id)
+        yield
+
+
+def read_dossier(conn: Connection[TupleRow], operation_id: int) -> Dossier:
+    """The same as ``dossier``, within a snapshot of the caller's."""
+    operation = _operation(conn, operation_id)
+    tries = _rows(conn, "dossier_attempts", id=operation_id)
+    actions = _rows(conn, "dossier_actions", id=operation_id)
     return Dossier(operation, [_attempt(row) for row in tries], [ActionOnRecord(**row) for row in actions])
 
 
@@ -276,8 +199,3 @@ def _attempt(row: dict[str, Any]) -> AttemptOnRecord:
 
 def _word(words: type[Word], label: str | None) -> Word | None:
     return None if label is None else words(label)
-
-
-def _rows(conn: Connection[TupleRow], name: str, /, **values: object) -> list[dict[str, Any]]:
-    with conn.cursor(row_factory=dict_row, binary=True) as cursor:
-        return cursor.execute(statement(name), values).fetchall()
