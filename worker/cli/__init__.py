@@ -4,9 +4,14 @@
     refusals.py      what a refusal looks like: one line on standard error, exit status 2
     database.py      the connection that commands work on
     parameters.py    what several commands take
+    filters.py       the options by which operations are chosen
+    bulk.py          doing one thing to many operations
+    asking.py        asking a person before much is done
     printing.py      tables for people, JSON for programs
     dossier.py       how one operation is shown to a person
-    demo, worker, sandbox, migrate, account, enqueue, reading, steering, history      the commands
+    board.py         what `top` shows
+    demo, worker, sandbox, dashboard, migrate, account, endpoint, enqueue, result, reading, top, listing,
+    certificate, views, steering, history, purge, doctor, metrics, completion      the commands
 
 Decisions:
     2026-11-24: each command is imported when it is asked for. Celery, pydantic and starlette each take
@@ -27,14 +32,35 @@ __all__ = ["ROOMS", "cli", "main"]
 
 ROOMS: Final = MappingProxyType(
     {
-        "demo": Room("demo", "Show the whole thing on this machine, from the first call to the proof."),
+        "demo": Room(
+            "demo",
+            "Show the whole thing on this machine, from the first call to the proof.",
+            extras="sandbox,embedded",
+        ),
         "migrate": Room("migrate", "Put the outbox into the database, or say which version is there."),
         "worker": Room("worker", "Run a worker, with the options of `celery worker`."),
-        "sandbox": Room("sandbox", "Run an imitation of the API, to test against: nobody's phone rings."),
+        "sandbox": Room(
+            "sandbox", "Run an imitation of the API, to test against: nobody's phone rings.", extras="sandbox"
+        ),
+        "dashboard": Room(
+            "dashboard", "Serve the admin page, for people who have a login of Postgres.", extras="dashboard"
+        ),
         "account": Room("account", "Add, change and list accounts."),
-        "enqueue": Room("enqueue", "Write one operation into the outbox."),
+        "endpoint": Room("endpoint", "Add, change and list endpoints: another API is another row."),
+        "enqueue": Room("enqueue", "Write one operation into the outbox, or one for each line."),
+        "result": Room("result", "Show what became of an operation that you enqueued."),
         "status": Room("reading", "Count the operations, by account, endpoint and state."),
+        "top": Room("top", "Show the outbox live."),
+        "list": Room("listing", "List operations, the newest first."),
         "show": Room("reading", "Show all that is on record about one operation."),
+        "attempts": Room("reading", "Show every attempt of one operation, and what it means."),
+        "certificate": Room("certificate", "Print the proof of one operation, or check a copy of it."),
+        "unresolved": Room("views", "Show what may have been executed and waits for a person."),
+        "backlog": Room("views", "Show what is due and not claimed, by account and lane."),
+        "throughput": Room("views", "Show the attempts of the last hour, by minute and verdict."),
+        "key-expiring": Room("views", "Show what will be retried in doubt, by the time left to its key."),
+        "conflict": Room("views", "Show proof that the API executed a key twice, or what it had refused."),
+        "announcement": Room("views", "Show what apps are still to be told of operations that are final."),
         "cancel": Room("steering", "Take a queued operation back."),
         "retry": Room("steering", "Send an operation again under the same key, if that is safe."),
         "reissue": Room("steering", "Do an operation again under a new key, once."),
@@ -42,6 +68,12 @@ ROOMS: Final = MappingProxyType(
         "pause": Room("steering", "Stop claiming an account's operations, until it is resumed."),
         "resume": Room("steering", "Lift an account's pause, and whatever blocks workers have set on it."),
         "history": Room("history", "Say whether commits may be lost; shut claims, or open them again."),
+        "purge": Room("purge", "Scrub and delete now what retention would in time."),
+        "doctor": Room("doctor", "Look for what is wrong, or will be, and say what to do."),
+        "metrics": Room(
+            "metrics", "Tell Prometheus what stands in the outbox, at /metrics.", extras="metrics"
+        ),
+        "completion": Room("completion", "Print the script by which a shell completes commands and options."),
     }
 )
 """Every command, in the order of ``--help``."""
@@ -54,8 +86,11 @@ Examples:
   ringonce worker -c 2 -l info
   ringonce status
   ringonce show 1 --reveal
+  ringonce list --state failed --error timeout
+  ringonce doctor
 
-Which database: RINGONCE_DATABASE_URL, in the environment or in .env. Refusals end with status 2.
+Which database: RINGONCE_DATABASE_URL, in the environment or in .env. Refusals end with status 2, Ctrl-C
+with 130; sandbox, dashboard, metrics and top, which run until it comes, with 0.
 """
 
 

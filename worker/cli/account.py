@@ -7,15 +7,14 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import click
-from psycopg import Connection
-from psycopg.rows import TupleRow
 
 from worker.cli.database import connected
-from worker.cli.printing import as_json, moment, print_json, print_table
+from worker.cli.printing import as_json, moment, print_json, print_rows
 from worker.errors import UnknownAccount
-from worker.store import administration, browse
+from worker.plain import discreet
+from worker.store import administration, views
 
-__all__ = ["account"]
+__all__ = ["account", "stopped"]
 
 
 def _count(text: str) -> float:
@@ -80,12 +79,12 @@ def set_(*, name: str, app_id: str | None, rate: float | None, as_json: bool, **
     changes |= {"app_id": app_id, "rate_per_second": rate}
     with connected(needs="the role outbox_admin") as conn, conn.transaction():
         added = app_id is not None and administration.add_account(conn, name, app_id)
-        before = browse.accounts(conn, name)
+        before = views.accounts(conn, name)
         try:
             administration.change_account(conn, name, **changes)
         except UnknownAccount as error:
             raise UnknownAccount(f"{error} yet: give its --app-id") from error
-        account = browse.accounts(conn, name)[0]
+        account = discreet(views.accounts(conn, name)[0])
     changed = any(getattr(before[0], each) != getattr(account, each) for each in changes)
     if as_json:
         print_json({"added": added, "changed": changed, **asdict(account)})
@@ -98,27 +97,17 @@ def set_(*, name: str, app_id: str | None, rate: float | None, as_json: bool, **
 @account.command("list", epilog=EXAMPLES)
 @as_json
 def list_(*, as_json: bool) -> None:
-    """List the accounts: their limits, and what stops them."""
+    """List the accounts: their limits, and what stops them.
+
+    The breaker is told by the ambiguous attempts in a row: how many there are, of how many that open it.
+    """
     with connected(needs="the role outbox_reader") as conn:
-        rows = _accounts(conn)
-    if as_json:
-        print_json([asdict(account) | {"throttles": throttles} for account, throttles in rows])
-        return
-    print_table(
-        ["account", "APP ID", "base URL", "in flight", "rate", "burst", "guessable keys", "stopped"],
-        [_row(account, throttles) for account, throttles in rows],
-    )
+        found = discreet(views.accounts(conn))
+    limits = ["in flight", "rate", "burst", "breaker", "guessable keys"]
+    print_rows(found, ["account", "APP ID", "base URL", *limits, "stopped"], _row, as_json=as_json)
 
 
-def _accounts(conn: Connection[TupleRow]) -> list[tuple[browse.Account, list[browse.Throttle]]]:
-    throttles = browse.throttles(conn)
-    return [
-        (account, [each for each in throttles if each.account == account.name])
-        for account in browse.accounts(conn)
-    ]
-
-
-def _row(account: browse.Account, throttles: list[browse.Throttle]) -> list[object]:
+def _row(account: views.Account) -> list[object]:
     return [
         account.name,
         account.app_id,
@@ -126,23 +115,19 @@ def _row(account: browse.Account, throttles: list[browse.Throttle]) -> list[obje
         account.max_in_flight or "any",
         f"{account.rate_per_second:g}/s" if account.rate_per_second else "any",
         account.burst,
+        f"{account.doubt_run} of {account.breaker_after}" if account.breaker_after else "none",
         "allowed" if account.allow_guessable_keys else "refused",
-        "; ".join(_stops(account, throttles)),
+        stopped(account),
     ]
 
 
-def _stops(account: browse.Account, throttles: list[browse.Throttle]) -> list[str]:
-    stops = []
-    if account.paused_at is not None:
-        stops.append(f"paused since {moment(account.paused_at)}: {account.paused_reason}")
-    if account.probe_at is not None:
-        stops.append(f"in doubt: one operation at a time, the next at {moment(account.probe_at)}")
-    if account.blocked_until is not None:
-        until = moment(account.blocked_until)
-        stops.append(f"blocked until {until}, then one operation at a time: {account.blocked_reason}")
-    stops += [
-        f"{each.endpoint} blocked until {moment(each.blocked_until)}, then one operation at a time: "
-        f"{each.blocked_reason}"
-        for each in throttles
-    ]
-    return stops
+def stopped(account: views.Account) -> str:
+    """What stops *account*, in words; nothing, if nothing does."""
+    return "; ".join(_words(each) for each in account.stops)
+
+
+def _words(stop: views.Stop) -> str:
+    what = stop.how if stop.endpoint is None else f"{stop.endpoint} {stop.how}"
+    if stop.until is None:
+        return f"{what} since {moment(stop.since)}: {stop.reason}"
+    return f"{what} until {moment(stop.until)}, then one operation at a time: {stop.reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from worker.cli.refusals import PREFIX, refusal_of
 from worker.errors import SettingsError
@@ -30,9 +32,11 @@ class Room:
     """Where a command lives, and what it does."""
 
     module: str
-    """In ``worker.cli``; the command is the member that bears its name."""
+    """In ``worker.cli``; the command is the member that bears its name, as Python can write it."""
     summary: str
     """The first line of its help; a test keeps the two in step."""
+    extras: str = ""
+    """Of ringonce's extras those that it needs, as pip takes them."""
 
 
 class Commands(click.Group):
@@ -61,15 +65,21 @@ class Commands(click.Group):
             module = import_module(f"worker.cli.{room.module}")
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
-            if package == "worker":  # a defect of ours, to be seen with its traceback
+            if package == "worker" or not room.extras:  # a defect, to be seen with its traceback
                 raise
             raise SettingsError(
                 f"`ringonce {cmd_name}` needs {package}, which is not installed: "
-                "pip install 'ringonce[sandbox,embedded]'"
+                f"pip install 'ringonce[{room.extras}]'"
             ) from error
-        command = getattr(module, cmd_name)
+        command = getattr(module, _member(cmd_name))
         assert isinstance(command, click.Command)  # noqa: S101 - the table is wrong, not the user
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """The commands and options that begin so, without importing any: a shell asks with each Tab."""
+        rooms = [(name, room) for name, room in self.rooms.items() if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=room.summary) for name, room in rooms]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table, without importing what it names."""
@@ -83,7 +93,11 @@ class Commands(click.Group):
         prog_name: str | None = None,
         **extra: Any,  # noqa: ANN401 - click's
     ) -> None:
-        """Run and exit: 0, 2 after a refusal, 130 after Ctrl-C, 1 when nobody takes the output."""
+        """Run and exit: 0, 2 after a refusal, 130 after Ctrl-C, 1 when nobody takes the output.
+
+        What runs until Ctrl-C ends it exits with 0 then, and a worker with Celery's 1: neither lets that pass
+        up to here.
+        """
         extra["standalone_mode"] = False
         if sys.stdout is None:  # whoever started this has closed it: nobody wants to read anything
             sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
@@ -103,6 +117,11 @@ class Commands(click.Group):
             click.echo(line, err=True)
             status = REFUSED
         sys.exit(status)
+
+
+def _member(command: str) -> str:
+    """``key_expiring`` for ``key-expiring``, ``list_`` for ``list``."""
+    return command.replace("-", "_") + "_" * hasattr(builtins, command)
 
 
 def _give_up_output() -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import click
 
 from worker.cli.printing import ago, moment, print_facts, print_table, span, visible
 from worker.operation import FINAL_STATES
-from worker.store.browse import ActionOnRecord, AttemptOnRecord, Contents, Dossier, OperationOnRecord
+from worker.plain import readable
+from worker.store.dossiers import ActionOnRecord, AttemptOnRecord, Contents, Dossier, OperationOnRecord
 
-__all__ = ["print_contents", "print_dossier"]
+__all__ = ["print_attempts", "print_contents", "print_dossier"]
 
 
 def print_dossier(dossier: Dossier) -> None:
@@ -20,13 +22,18 @@ def print_dossier(dossier: Dossier) -> None:
     print_facts(_request(operation) + _course(operation, len(dossier.attempts)) + _result(operation))
     if dossier.attempts:
         click.echo()
-        print_table(
-            ["attempt", "started", "took", "verdict", "got", "status", "executed?", "provider id", "error"],
-            [_attempt(each) for each in dossier.attempts],
-        )
+        print_attempts(dossier.attempts)
     if dossier.actions:
         click.echo()
         print_table(["action", "at", "by", "reason", "detail"], [_action(each) for each in dossier.actions])
+
+
+def print_attempts(attempts: Sequence[AttemptOnRecord]) -> None:
+    """Print every attempt: when, how far it got, what it means."""
+    print_table(
+        ["attempt", "started", "took", "verdict", "got", "status", "executed?", "provider id", "error"],
+        [_attempt(each) for each in attempts],
+    )
 
 
 def print_contents(contents: Contents) -> None:
@@ -36,9 +43,9 @@ def print_contents(contents: Contents) -> None:
     _print_text(
         "headers", None if headers is None else "\n".join(f"{name}: {value}" for name, value in headers)
     )
-    _print_bytes("answer", contents.response_body)
+    _print_text("answer", readable(contents.response_body))
     for number, body in contents.late_answers.items():
-        _print_bytes(f"late answer to attempt {number}", body)
+        _print_text(f"late answer to attempt {number}", readable(body))
 
 
 def _request(operation: OperationOnRecord) -> list[tuple[str, object]]:
@@ -133,10 +140,6 @@ def _executed(attempt: AttemptOnRecord) -> str:
 
 def _action(action: ActionOnRecord) -> list[object]:
     return [action.name, moment(action.acted_at), action.acted_by, action.reason, json.dumps(action.detail)]
-
-
-def _print_bytes(name: str, body: bytes | None) -> None:
-    _print_text(name, None if body is None else body.decode("utf-8", "backslashreplace"))
 
 
 def _print_text(name: str, text: str | None) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import click
 
 from worker.cli.database import connected
-from worker.cli.parameters import reason, zoned_time
+from worker.cli.parameters import duration, reason, zoned_time
 from worker.cli.printing import ago, as_json, print_facts, print_json, span
-from worker.store import administration, browse
+from worker.store import administration, views
 
 __all__ = ["history"]
+
+NEVER: Final = object()
+"""No loss is adopted without a person; ``none`` on the command line."""
+MOST: Final = timedelta(days=365)
+"""Longer than any key lives."""
 
 EXAMPLES: Final = """\b
 Examples:
@@ -20,9 +25,20 @@ Examples:
   ringonce history doubt --reason 'restored the snapshot of 02:00'
   ringonce history adopt --lost-since 2026-11-24T02:00:00Z --reason 'promoted pg-2'
   ringonce history confirm --reason 'planned switchover'
+  ringonce history tolerate 5min
 
 deploy/RUNBOOK.md tells when to use which.
 """
+
+
+def _loss(text: str) -> object:
+    """How much may be lost, or NEVER."""
+    if text == "none":
+        return NEVER
+    loss = duration(text)
+    if loss > MOST:
+        raise click.BadParameter(f"{text!r} is longer than a year.")
+    return loss
 
 
 @click.group(epilog=EXAMPLES)
@@ -35,7 +51,7 @@ def history() -> None:
 def show(*, as_json: bool) -> None:
     """Say whether claims are open; if not, why."""
     with connected(needs="the role outbox_reader") as conn:
-        found = browse.history(conn)
+        found = views.history(conn)
     if as_json:
         print_json(found)
         return
@@ -104,7 +120,27 @@ def confirm(*, reason: str, as_json: bool) -> None:
         click.echo("claims are open; nothing is in doubt by this")
 
 
-def _facts(found: browse.History) -> list[tuple[str, object]]:
+@history.command(epilog=EXAMPLES)
+@click.argument("loss", metavar="DURATION|none", type=_loss)
+@as_json
+def tolerate(*, loss: object, as_json: bool) -> None:
+    """Let workers adopt a new timeline by themselves, if they noted the old one no longer ago than this.
+
+    none: they wait for a person, as at first. The old primary must be fenced by then: set this only if your
+    failover does that first.
+    """
+    within = loss if isinstance(loss, timedelta) else None
+    with connected(needs="the role outbox_admin") as conn:
+        administration.tolerate_loss(conn, within)
+    if as_json:
+        print_json({"tolerated_loss": within})
+    elif within is None:
+        click.echo("no new timeline is adopted without a person")
+    else:
+        click.echo(f"a new timeline is adopted if the old one was noted within {span(within)}")
+
+
+def _facts(found: views.History) -> list[tuple[str, object]]:
     now = found.seen_at
     return [
         ("why", found.shut),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+from worker.cli import bulk
+from worker.cli.asking import yes
+from worker.cli.bulk import Deed, Told
 from worker.cli.database import connected
+from worker.cli.filters import filters
 from worker.cli.parameters import OPERATION_ID, reason
 from worker.cli.printing import as_json, print_json
 from worker.operation import FINAL_STATES, State
@@ -17,12 +21,14 @@ __all__ = ["cancel", "pause", "reissue", "resolve", "resume", "retry"]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-_id = click.argument("operation_id", metavar="ID", type=OPERATION_ID)
+_ids = click.argument("ids", metavar="[ID]...", type=OPERATION_ID, nargs=-1)
+
+_NOT_EXECUTED: Final = FINAL_STATES - {State.SUCCEEDED}
 
 
-def _of_operation(command: Command) -> Command:
-    """What commands on one operation have in common."""
-    return _id(reason(as_json(command)))
+def _of_operations(command: Command) -> Command:
+    """What commands on operations have in common: which, why, and how it is told."""
+    return filters(reason(yes(as_json(command))))
 
 
 def _of_account(command: Command) -> Command:
@@ -30,60 +36,97 @@ def _of_account(command: Command) -> Command:
     return click.argument("account")(reason(as_json(command)))
 
 
-@click.command(epilog="\b\nExample:\n  ringonce cancel 42 --reason 'the customer called back'")
-@_of_operation
-def cancel(*, operation_id: int, reason: str, as_json: bool) -> None:
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  ringonce cancel 42 --reason 'the customer called back'\n"
+    "  ringonce cancel --lane newsletter --endpoint sms.send --reason 'wrong text'"
+)
+@_ids
+@_of_operations
+def cancel(*, reason: str, **choice: Any) -> None:  # noqa: ANN401 - of bulk.do
     """Take a queued operation back.
 
     If an attempt may have been executed it becomes unresolved, not cancelled: find out, then resolve it.
+    Options that choose take back all that are queued among what they choose.
     """
-    with connected(needs="the role outbox_admin") as conn:
-        state = administration.cancel(conn, operation_id, reason)
-    doubt = ": an attempt may have been executed" if state is State.UNRESOLVED else ""
-    _say(operation_id, state, doubt, as_json=as_json)
+
+    def says(told: Told) -> str:
+        doubt = ": an attempt may have been executed" if told["state"] is State.UNRESOLVED else ""
+        return f"operation {told['id']} is {told['state']}{doubt}"
+
+    deed = Deed("cancel", _to_state(administration.cancel, reason), says, frozenset({State.QUEUED}))
+    bulk.do(deed, **choice)
 
 
-@click.command(epilog="\b\nExample:\n  ringonce retry 42 --reason 'the account is paid again'")
-@_of_operation
-def retry(*, operation_id: int, reason: str, as_json: bool) -> None:
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  ringonce retry 42 --reason 'the account is paid again'\n"
+    "  ringonce retry --state failed --error ACCOUNT_SUSPENDED --reason 'the account is paid again' --yes"
+)
+@_ids
+@_of_operations
+def retry(*, reason: str, **choice: Any) -> None:  # noqa: ANN401 - of bulk.do
     """Send an operation again under the same key, if that is safe.
 
     One that was certainly not executed may be retried at any time, one in doubt only while its key protects
-    it. A deadline that has passed is lifted.
+    it. A deadline that has passed is lifted. Options that choose must say in which state.
     """
-    with connected(needs="the role outbox_admin") as conn:
-        state = administration.retry(conn, operation_id, reason)
-    _say(operation_id, state, ", under the same key", as_json=as_json)
+    deed = Deed(
+        "retry",
+        _to_state(administration.retry, reason),
+        lambda told: f"operation {told['id']} is {told['state']}, under the same key",
+        _NOT_EXECUTED | {State.QUEUED, State.UNRESOLVED},
+        needs_state=True,
+    )
+    bulk.do(deed, **choice)
 
 
-@click.command(epilog="\b\nExample:\n  ringonce reissue 42 --reason 'the provider never saw the key'")
-@_of_operation
-def reissue(*, operation_id: int, reason: str, as_json: bool) -> None:
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  ringonce reissue 42 --reason 'the provider never saw the key'\n"
+    "  ringonce reissue --state expired --lane reminders --reason 'late is better than never'"
+)
+@_ids
+@_of_operations
+def reissue(*, reason: str, **choice: Any) -> None:  # noqa: ANN401 - of bulk.do
     """Do an operation again under a new key, once.
 
-    The API will execute it, whatever became of the first: find that out before.
+    The API will execute it, whatever became of the first: find that out before. Options that choose must
+    say in which state.
     """
-    with connected(needs="the role outbox_admin") as conn:
+
+    def act(conn: bulk.Conn, operation_id: int) -> Told:
         again = administration.reissue(conn, operation_id, reason)
-    if as_json:
-        print_json({"id": again.id, "idempotency_key": again.idempotency_key, "reissue_of": operation_id})
-    else:
-        click.echo(f"operation {again.id} does {operation_id} again, under the key {again.idempotency_key}")
+        return {"id": again.id, "idempotency_key": again.idempotency_key, "reissue_of": operation_id}
+
+    def says(told: Told) -> str:
+        return (
+            f"operation {told['id']} does {told['reissue_of']} again, under the key {told['idempotency_key']}"
+        )
+
+    bulk.do(Deed("reissue", act, says, _NOT_EXECUTED | {State.UNRESOLVED}, needs_state=True), **choice)
 
 
-@click.command(epilog="\b\nExample:\n  ringonce resolve 42 succeeded --reason 'voice_id 77 in their portal'")
-@_id
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  ringonce resolve 42 succeeded --reason 'voice_id 77 in their portal'\n"
+    "  ringonce resolve failed --endpoint sms.send --created-until 2026-11-24T10:00:00Z --reason outage"
+)
+@_ids
 @click.argument("outcome", type=click.Choice([state.value for state in State if state in FINAL_STATES]))
-@reason
-@as_json
-def resolve(*, operation_id: int, outcome: str, reason: str, as_json: bool) -> None:
+@_of_operations
+def resolve(*, outcome: str, reason: str, **choice: Any) -> None:  # noqa: ANN401 - of bulk.do
     """Settle an unresolved operation by what you found out.
 
-    succeeded means that the API executed it; any other outcome, that it did not.
+    succeeded means that the API executed it; any other outcome, that it did not. Options that choose settle
+    all that are unresolved among what they choose.
     """
-    with connected(needs="the role outbox_admin") as conn:
+
+    def act(conn: bulk.Conn, operation_id: int) -> Told:
         state = administration.resolve(conn, operation_id, State(outcome), reason)
-    _say(operation_id, state, as_json=as_json)
+        return {"id": operation_id, "state": state}
+
+    bulk.do(Deed("resolve", act, _says, frozenset({State.UNRESOLVED})), **choice)
 
 
 @click.command(epilog="\b\nExample:\n  ringonce pause default --reason 'wrong caller id'")
@@ -110,11 +153,13 @@ def resume(*, account: str, reason: str, as_json: bool) -> None:
     _say_of_account(account, "resumed", as_json=as_json)
 
 
-def _say(operation_id: int, state: State, more: str = "", *, as_json: bool) -> None:
-    if as_json:
-        print_json({"id": operation_id, "state": state})
-    else:
-        click.echo(f"operation {operation_id} is {state}{more}")
+def _to_state(act: Callable[[bulk.Conn, int, str], State], reason: str) -> Callable[[bulk.Conn, int], Told]:
+    """Does what takes a reason, and tells the state that came of it."""
+    return lambda conn, operation_id: {"id": operation_id, "state": act(conn, operation_id, reason)}
+
+
+def _says(told: Told) -> str:
+    return f"operation {told['id']} is {told['state']}"
 
 
 def _say_of_account(account: str, what: str, *, as_json: bool) -> None:

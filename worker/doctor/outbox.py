@@ -1,0 +1,182 @@
+"""What stands in the outbox: whether it is this program's, who works on it, and what waits for a person."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Final
+
+from worker.doctor.finding import Findings, fine, problem, warning
+from worker.doctor.patient import Patient
+from worker.errors import SchemaMismatch
+from worker.operation import State
+from worker.store import views
+from worker.store.connection import SCHEMA_VERSION
+from worker.store.migrate import installed_version
+from worker.store.statements import rows
+from worker.telling import span
+
+__all__ = [
+    "accounts",
+    "announcements",
+    "claims",
+    "conflicts",
+    "roles",
+    "schema",
+    "unlogged",
+    "unresolved",
+    "windows",
+    "workers",
+]
+
+SOON: Final = timedelta(hours=1)
+"""A key that protects no longer than this leaves a person little time."""
+LATE: Final = timedelta(minutes=5)
+"""A task that the app's broker takes is sent within moments, and one that was put off within two minutes."""
+LOOK: Final = 1000
+"""How many are counted of what should be few."""
+
+
+def schema(patient: Patient) -> Findings:
+    """Whether the database has the outbox that this program speaks to."""
+    try:
+        found = installed_version(patient.conn)
+    except SchemaMismatch as error:
+        yield problem("schema", str(error), "use another database")
+        return
+    if found == SCHEMA_VERSION:
+        yield fine("schema", f"version {found}")
+    elif found is None:
+        yield problem("schema", "the database has no outbox", "ringonce migrate")
+    else:
+        advice = "ringonce migrate" if found < SCHEMA_VERSION else "install a newer ringonce here"
+        yield problem("schema", f"version {found}, and this ringonce needs {SCHEMA_VERSION}", advice)
+
+
+def roles(patient: Patient) -> Findings:
+    """Which of the outbox's roles this user has."""
+    [me] = rows(patient.conn, "doctor_me")
+    worn = [name for name, wears in me.items() if name.startswith("outbox_") and wears]
+    if worn:
+        yield fine("roles", f"{me['name']} has {', '.join(worn)}")
+    else:
+        advice = f"grant outbox_reader to {me['name']}, or what it is to do"
+        yield problem("roles", f"{me['name']} has no role of the outbox", advice)
+
+
+def unlogged(patient: Patient) -> Findings:
+    """Whether a crash would empty a table of the outbox."""
+    found = [each["name"] for each in rows(patient.conn, "doctor_unlogged")]
+    for name in found:
+        yield problem(
+            "unlogged tables",
+            f"outbox.{name} is unlogged: a crash empties it",
+            f"alter table outbox.{name} set logged",
+        )
+    if not found:
+        yield fine("unlogged tables", "none")
+
+
+def claims(patient: Patient) -> Findings:
+    """Whether anything is claimed at all."""
+    shut = views.history(patient.conn).shut
+    if shut is None:
+        yield fine("claims", "open")
+    else:
+        advice = "deploy/RUNBOOK.md, then ringonce history adopt or confirm"
+        yield problem("claims", f"shut, nothing is sent: {shut}", advice)
+
+
+def workers(patient: Patient) -> Findings:
+    """Whether anybody works, and with which versions."""
+    found = views.workers(patient.conn)
+    count, slot_count = views.strength(found)
+    ours = version("ringonce")
+    if not count:
+        work = patient.work()
+        say = problem if work else warning
+        waiting = "" if work is None else f", and {work.total():,} operations are not final"
+        yield say("workers", f"none is alive{waiting}", "ringonce worker")
+        return
+    others = sorted({each.version for each in found if each.alive} - {ours})
+    told = f"{count} alive, {slot_count} slots"
+    if others:
+        yield warning(
+            "workers", f"{told}, of version {', '.join(others)}; this is {ours}", "bring all to one version"
+        )
+    else:
+        yield fine("workers", f"{told}, of version {ours}")
+
+
+def accounts(patient: Patient) -> Findings:
+    """Whether a person, the API or doubt has stopped an account."""
+    stops = [stop for account in patient.accounts for stop in account.stops]
+    for stop in stops:
+        where = f" at {stop.endpoint}" if stop.endpoint is not None else ""
+        resume = f"ringonce resume {stop.account} --reason 'put right'"
+        yield warning(
+            "accounts",
+            f"{stop.account} is {stop.how}{where}: {stop.reason}",
+            f"once it is put right: {resume}"
+            if stop.until is None
+            else f"it goes on by itself once the API is well; else: {resume}",
+        )
+    if not patient.accounts:
+        yield warning("accounts", "there is none", "ringonce account set default --app-id ...")
+    elif not stops:
+        yield fine("accounts", f"{len(patient.accounts)}, none is stopped")
+
+
+def unresolved(patient: Patient) -> Findings:
+    """Whether something waits for a person."""
+    count = sum(each.count for each in patient.counts if each.state is State.UNRESOLVED)
+    if count:
+        yield warning("unresolved", f"{count:,} may have been executed", "ringonce unresolved, then resolve")
+    else:
+        yield fine("unresolved", "none")
+
+
+def announcements(patient: Patient) -> Findings:
+    """Whether apps are told that their operations are final."""
+    waiting = views.count_announcements(patient.conn)
+    if waiting.oldest_age < LATE:
+        yield fine("on_done", f"{waiting.count:,} tasks are on their way" if waiting.count else "none waits")
+        return
+    if waiting.tried:
+        advice = (
+            f"see whether the app's broker runs and has the queue {patient.settings.on_done_queue};"
+            " the workers' event announce_failed says why it takes none"
+        )
+    else:
+        advice = "set RINGONCE_ON_DONE_BROKER_URL for every worker, and restart it"
+    found = f"{waiting.count:,} tasks wait for the app's broker, the oldest for {span(waiting.oldest_age)}"
+    yield warning("on_done", found, advice)
+
+
+def windows(patient: Patient) -> Findings:
+    """Whether keys are about to expire for operations that are still in doubt."""
+    found = views.keys_expiring(patient.conn, limit=LOOK, within=SOON)
+    if found:
+        yield warning(
+            "key windows",
+            f"{_count(len(found))} in doubt have a key that protects for less than an hour",
+            "ringonce key-expiring; see why they do not get through",
+        )
+    else:
+        yield fine("key windows", "none closes within an hour")
+
+
+def conflicts(patient: Patient) -> Findings:
+    """Whether the API has executed something twice."""
+    found = views.conflicts(patient.conn, limit=LOOK)
+    if found:
+        advice = "ringonce conflict, and ringonce certificate for the provider"
+        yield problem(
+            "conflicts", f"{_count(len(found))} prove that the API did not keep its promise", advice
+        )
+    else:
+        yield fine("conflicts", "none")
+
+
+def _count(number: int) -> str:
+    return f"{number:,} or more" if number == LOOK else f"{number:,}"
