@@ -298,17 +298,19 @@ create table outbox.action (
     reason        text not null check (reason ~ '[^[:space:]]' and octet_length(reason) <= 4000),
     detail        jsonb not null default '{}',
     acted_by      name not null default session_user,
+    acted_for     text default nullif(current_setting('outbox.acted_for', true), '') check (octet_length(acted_for) <= 63),
     acted_at      timestamptz not null default clock_timestamp(),
     transaction   xid8 not null default pg_current_xact_id()
 );
 comment on table outbox.action is 'The audit: who did what to which operation or account, why and when. Rows are only ever added';
 comment on column outbox.action.id is 'Number of the action';
-comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, doubt_history, adopt_history, confirm_history';
+comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, retire, doubt_history, adopt_history, confirm_history';
 comment on column outbox.action.operation_id is 'The operation it was done to';
 comment on column outbox.action.account is 'The account it was done to';
 comment on column outbox.action.reason is 'Why, in the administrator''s words';
 comment on column outbox.action.detail is 'What changed: the state before and after, and more';
 comment on column outbox.action.acted_by is 'The session''s own user, whatever role it has put on';
+comment on column outbox.action.acted_for is 'Whom acted_by says that it acted for: the admin page behind a proxy names the person here; null: itself';
 comment on column outbox.action.acted_at is 'When';
 comment on column outbox.action.transaction is 'The transaction that did it: only that one may move its operation out of a final state';
 create index action_of_operation on outbox.action (operation_id, id) where operation_id is not null;
@@ -367,6 +369,7 @@ create table outbox.operation (
     resolved_by           bigint references outbox.action (id),
     last_action           bigint references outbox.action (id),
     on_done               text check (on_done !~ '[^!-~]' and octet_length(on_done) between 1 and 200),
+    awaited               boolean not null default false,
     traceparent           text check (outbox.is_traceparent(traceparent)),
     enqueued_by           name not null default session_user,
     created_at            timestamptz not null default clock_timestamp(),
@@ -439,7 +442,8 @@ comment on column outbox.operation.repeat_count is 'How often in a row that answ
 comment on column outbox.operation.reissue_of is 'The operation it does again under a new key; each can be reissued once';
 comment on column outbox.operation.resolved_by is 'The action by which a person settled it';
 comment on column outbox.operation.last_action is 'The latest action of an administrator on it';
-comment on column outbox.operation.on_done is 'Name of a task of the app''s, kept for when it is final; no worker of this version sends it';
+comment on column outbox.operation.on_done is 'Name of a task of the app''s, sent to the app''s own queue whenever it has become final (outbox.announcement)';
+comment on column outbox.operation.awaited is 'Somebody waits for it (outbox.expect): NOTIFY tells when it is final or unresolved';
 comment on column outbox.operation.traceparent is 'W3C trace context of the producer, sent on with the call';
 comment on column outbox.operation.enqueued_by is 'The session user that enqueued it, or what it is a reissue of; may see its result';
 comment on column outbox.operation.created_at is 'When it was enqueued';
@@ -454,8 +458,10 @@ create index operation_window_to_close on outbox.operation (key_window_closes_at
 create index operation_deadline_to_pass on outbox.operation (deadline_at) where state = 'queued' and deadline_at is not null;
 create unique index operation_reissue_of_key on outbox.operation (reissue_of) where reissue_of is not null;
 create index operation_unresolved on outbox.operation (id) where state = 'unresolved';
+create index operation_not_executed on outbox.operation (state, id) where state in ('failed', 'expired', 'cancelled');
 create index operation_finished on outbox.operation (account, endpoint, finished_at) where finished_at is not null;
 create index operation_to_scrub on outbox.operation (finished_at) where finished_at is not null and payload is not null;
+create index operation_of_provider on outbox.operation (provider_id) where provider_id is not null;  -- a person who has only their number of it
 create index operation_to_purge on outbox.operation (finished_at) where finished_at is not null and payload is null;
 
 create table outbox.attempt (
@@ -517,6 +523,30 @@ comment on column outbox.finished_count.account is 'The account';
 comment on column outbox.finished_count.endpoint is 'The endpoint';
 comment on column outbox.finished_count.state is 'The final state';
 comment on column outbox.finished_count.count is 'How many became it; negative: an administrator moved some out of it';
+
+create table outbox.announcement (
+    id               bigint generated always as identity primary key,
+    operation_id     bigint not null,  -- refers to nothing: what is still to be told keeps no operation from being purged
+    task             text not null,
+    task_id          uuid not null default gen_random_uuid(),
+    idempotency_key  text collate "C" not null,
+    state            outbox.state not null,
+    created_at       timestamptz not null default clock_timestamp(),
+    next_attempt_at  timestamptz not null default clock_timestamp(),
+    attempt_count    integer not null default 0
+) with (autovacuum_vacuum_scale_factor = 0.02);
+comment on table outbox.announcement is
+    'Tasks of apps (on_done) that are still to be sent: written by the transaction that makes an operation final, deleted once the app''s broker has taken the task';
+comment on column outbox.announcement.id is 'Number of the announcement';
+comment on column outbox.announcement.operation_id is 'The operation that became final';
+comment on column outbox.announcement.task is 'Name of the task: its on_done';
+comment on column outbox.announcement.task_id is 'Id of the task, the same however often it is sent';
+comment on column outbox.announcement.idempotency_key is 'Key of the operation';
+comment on column outbox.announcement.state is 'The final state';
+comment on column outbox.announcement.created_at is 'When the operation became final';
+comment on column outbox.announcement.next_attempt_at is 'Not sent before this; while a worker sends it: when another one takes it for lost, and sends it again';
+comment on column outbox.announcement.attempt_count is 'How often a worker has tried to send it';
+create index announcement_to_send on outbox.announcement (next_attempt_at);
 
 create table outbox.worker (
     node              text not null check (octet_length(node) between 1 and 255),
@@ -838,6 +868,30 @@ comment on function outbox.operation_rings is
     'Trigger: wakes the workers when something was enqueued. `alter table outbox.operation disable trigger operation_rings` makes them poll instead';
 create trigger operation_rings after insert on outbox.operation for each statement execute function outbox.operation_rings();
 
+create function outbox.operation_ends() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    ended_before bigint[];
+begin
+    -- One look for the statement: row by row, even with a condition, it would be 3 us for each that nobody asked about.
+    if not exists (select from after_rows n where n.on_done is not null or n.awaited) then
+        return null;
+    end if;
+    ended_before := array(select b.id from before_rows b where b.finished_at is not null);
+    insert into outbox.announcement (operation_id, task, idempotency_key, state)
+    select n.id, n.on_done, n.idempotency_key, n.state from after_rows n
+     where n.on_done is not null and n.finished_at is not null and n.id <> all (ended_before);
+    perform pg_notify('ringonce_' || n.id, '') from after_rows n
+     where n.awaited and n.state not in ('queued', 'in_flight') and n.id <> all (ended_before);
+    return null;
+end $$;
+comment on function outbox.operation_ends is
+    'Trigger: whatever makes an operation with on_done final leaves, in the same transaction, what its app is to be told; and whoever waits for one (outbox.expect) is
+woken when it is final or unresolved, by the channel ringonce_<id>, without content';
+create trigger operation_ends after update on outbox.operation
+    referencing old table as before_rows new table as after_rows
+    for each statement execute function outbox.operation_ends();
+
 -- Producers -----------------------------------------------------------------------------------------------------------
 
 create type outbox.enqueued as (id bigint, idempotency_key text, created boolean, state outbox.state);
@@ -914,7 +968,7 @@ create function outbox.enqueue_many(
     returns setof outbox.enqueued
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan set jit = off
-    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_nestloop = on
     as $$
 #variable_conflict use_column
 declare
@@ -985,7 +1039,8 @@ begin
     if found then
         perform outbox.refuse_another_request(known);
     end if;
-    perform set_config('enable_hashjoin', 'on', true);  -- until the end of this function: two arrays may be long
+    -- Two arrays may be long. Both stand in the SET clause above, which puts them back at the end.
+    perform set_config('enable_hashjoin', 'on', true), set_config('enable_nestloop', 'off', true);
     return query
     select (written.row).id, (written.row).idempotency_key,
            f.id is not null and row_number() over (partition by (written.row).id order by place) = 1, (written.row).state
@@ -997,6 +1052,26 @@ begin
 end $$;
 comment on function outbox.enqueue_many is
     'Writes many operations at once, all or none, and answers in the order of payload. An array of one element holds for all rows; a NULL means the default';
+
+create function outbox.expect(id bigint) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    born_at timestamptz;
+begin
+    -- Waits for a record that is under way: whoever looks afterwards sees it, and any later one sees this.
+    update outbox.operation o set awaited = true
+     where o.id = expect.id and o.enqueued_by = session_user and o.finished_at is null and not o.awaited
+    returning o.created_at into born_at;
+    -- Any later one has to come after this, too, and so has whoever cancels it or adopts a history; claims pass it by.
+    -- So whoever does not commit is hung up on. What was born since this transaction began is its own, but for chance:
+    -- nobody else knows of that yet.
+    if born_at < transaction_timestamp() and current_setting('idle_in_transaction_session_timeout')::interval not between '1 ms' and '5 s' then
+        perform set_config('idle_in_transaction_session_timeout', '5s', true);
+    end if;
+end $$;
+comment on function outbox.expect is
+    'Has NOTIFY tell when an operation that the session''s own user enqueued is final or unresolved: LISTEN to the channel ringonce_<id>, call this and commit, then look at outbox.result.
+Until the commit nobody else can send, record or cancel it: unless it was enqueued in the same transaction, Postgres ends a session that idles for 5 s before it commits';
 
 -- History: is this still the database that the leases were written to? ------------------------------------------------
 -- An asynchronous replica that is promoted, and a backup that is restored, have lost the latest commits: rows say
@@ -1076,7 +1151,7 @@ begin
 end $$;
 comment on function outbox.keep_claims_out is 'Waits for the claims under way, and keeps others out until the transaction ends';
 
-create function outbox.assume_lost(since timestamptz, out in_doubt_count bigint, out unresolved_count bigint)
+create function outbox.assume_lost(since timestamptz, out in_doubt_count bigint, out unresolved_count bigint, out newly_unresolved bigint[])
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     hold constant interval := (select h.longest_hold from outbox.history h);
@@ -1106,7 +1181,7 @@ begin
                url = coalesce(o.url, v.url), key_header = coalesce(o.key_header, v.key_header),
                lease_token = null, lease_expires_at = null, leased_by = null,
                last_error = left('may have been sent: the record of it may be lost' || coalesce('; before that: ' || o.last_error, ''), 500)
-          from (select i.id, m.*, n.*, d.since, a.base_url || e.path as url, e.key_header,
+          from (select i.id, i.state as was, m.*, n.*, d.since, a.base_url || e.path as url, e.key_header,
                        case when i.state = 'unresolved' or (i.state = 'in_flight' and i.attempt_count >= e.max_attempts)
                                  or n.may_send_at >= i.deadline_at or n.may_send_at + e.call_deadline >= m.closes_at
                             then 'unresolved' else 'queued' end::outbox.state as state
@@ -1122,13 +1197,15 @@ begin
                  cross join lateral (select greatest(i.next_attempt_at, m.settles_at) as may_send_at) as n
                  where i.id = any (ids)) as v
          where o.id = v.id
-        returning o.state)
-    select count(*), count(*) filter (where state = 'unresolved') into in_doubt_count, unresolved_count from moved;
+        returning o.id, o.state, v.was)
+    select count(*), count(*) filter (where state = 'unresolved'), array_agg(id) filter (where state = 'unresolved' and was <> 'unresolved')
+      into in_doubt_count, unresolved_count, newly_unresolved from moved;
 end $$;
 comment on function outbox.assume_lost is
     'Puts every operation in doubt that may have been sent since then without a record: retried under its key while that protects, else unresolved';
 
-create function outbox.begin_history(name text, reason text, lost_since timestamptz, out in_doubt_count bigint, out unresolved_count bigint)
+create function outbox.begin_history(
+    name text, reason text, lost_since timestamptz, out in_doubt_count bigint, out unresolved_count bigint, out newly_unresolved bigint[])
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     h outbox.history;
@@ -1139,7 +1216,7 @@ begin
     in_doubt_count := 0;
     unresolved_count := 0;
     if lost_since is not null then
-        select l.* into in_doubt_count, unresolved_count from outbox.assume_lost(lost_since) as l;
+        select l.* into in_doubt_count, unresolved_count, newly_unresolved from outbox.assume_lost(lost_since) as l;
     end if;
     update outbox.history u
        set number = u.number + 1, doubted_at = null, doubted_reason = null, adopted_at = clock_timestamp(), noted_at = clock_timestamp(),
@@ -1154,7 +1231,7 @@ end $$;
 comment on function outbox.begin_history is 'Makes the cluster and timeline that this is the known ones, and opens claims; lost_since null: nothing was lost';
 
 create function outbox.note_history(
-    hold interval, known_number integer, known_lsn pg_lsn, out shut text, out history_number integer, out lsn pg_lsn)
+    hold interval, known_number integer, known_lsn pg_lsn, out shut text, out history_number integer, out lsn pg_lsn, out newly_unresolved bigint[])
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     h outbox.history;
@@ -1177,14 +1254,16 @@ begin
           and h.noted_at >= clock_timestamp() - h.tolerated_loss and pg_try_advisory_xact_lock(74646623, 1) then
         -- Whoever had the lock before may have adopted it.
         if outbox.why_shut() is not null then
-            perform outbox.begin_history('adopt_history', format('within the tolerated loss of %s', h.tolerated_loss), h.noted_at);
+            select b.newly_unresolved into newly_unresolved
+              from outbox.begin_history('adopt_history', format('within the tolerated loss of %s', h.tolerated_loss), h.noted_at) as b;
         end if;
         shut := outbox.why_shut();
     end if;
     history_number := (select u.number from outbox.history u);
 end $$;
 comment on function outbox.note_history is
-    'Notes that the history is unchanged, doubts it if a worker remembers more, adopts it if the loss is tolerated. Tells why claims are shut, if they are, and what to remember';
+    'Notes that the history is unchanged, doubts it if a worker remembers more, adopts it if the loss is tolerated. Tells why claims are shut, if they are, what to
+remember, and what the adoption left unresolved';
 
 create function outbox.doubt(reason text) returns void
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -1238,7 +1317,7 @@ begin
         raise exception 'commits may be missing since %, when workers last noted this history', h.noted_at using errcode = 'RO006',
             hint = 'Give that time or an earlier one. If no worker can have claimed anything since, nothing was lost: outbox.confirm_history().';
     end if;
-    select b.* into in_doubt_count, unresolved_count
+    select b.in_doubt_count, b.unresolved_count into in_doubt_count, unresolved_count
       from outbox.begin_history('adopt_history', adopt_history.reason, adopt_history.lost_since) as b;
 end $$;
 comment on function outbox.adopt_history is
@@ -1261,15 +1340,18 @@ comment on function outbox.confirm_history is
 -- Plans: what workers and producers run has one good plan, a nested loop over a handful of ids by an index, whatever
 -- the statistics say. They lie: of a table that was empty a minute ago, of arrays whose length is unknown. So these
 -- functions allow nothing else, and plan once for a session: a claim by a plan made for an empty outbox took 30 ms
--- instead of 5, and planning anew took 2 ms of each lone claim.
+-- instead of 5, and planning anew took 2 ms of each lone claim. Where operations are named by their ids, "queued" is
+-- written next_attempt_at is not null (a check keeps the two the same): with state = 'queued' the planner chose to read
+-- a whole index of queued operations: 5 ms, and 19 under somebody's old snapshot, instead of 0.3.
 
 -- Workers: claim ------------------------------------------------------------------------------------------------------
 -- Private to outbox_worker: called by worker/store, and changed together with it.
 
-create function outbox.settle_unsendable(operation_ids bigint[]) returns integer
+create type outbox.moved as (id bigint, number integer, endpoint text, doubt_since timestamptz, state outbox.state, traceparent text);
+comment on type outbox.moved is 'An operation that was moved on without an answer, as a log tells of it. number: of its latest attempt; 0: there was none';
+
+create function outbox.settle_unsendable(operation_ids bigint[]) returns outbox.moved[]
     language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    settled integer;
 begin
     update outbox.operation o
        set state = case when o.first_sent_at is null then 'expired' else 'unresolved' end::outbox.state,
@@ -1277,27 +1359,33 @@ begin
            last_error = left(case when o.deadline_at <= clock_timestamp() then 'the deadline passed'
                                   else 'the key may protect no longer' end || coalesce('; before that: ' || o.last_error, ''), 500)
       from outbox.endpoint e
-     where o.id = any (operation_ids) and o.state = 'queued' and e.name = o.endpoint
+     where o.id = any (operation_ids) and o.next_attempt_at is not null and e.name = o.endpoint
        and (o.deadline_at <= clock_timestamp() or o.key_window_closes_at <= clock_timestamp() + e.call_deadline);
-    get diagnostics settled = row_count;
-    return settled;
+    if not found then
+        return null;  -- nearly every claim ends here
+    end if;
+    return (select array_agg((o.id, o.attempt_number, o.endpoint, o.first_sent_at, o.state, o.traceparent)::outbox.moved)
+              from outbox.operation o where o.id = any (operation_ids) and o.next_attempt_at is null);
 end $$;
 comment on function outbox.settle_unsendable is
-    'Settles queued operations that can never be sent any more: deadline passed, or no whole call fits into the key''s window. In doubt: unresolved; else: expired';
+    'Settles those of some queued, locked operations that can never be sent any more: deadline passed, or no whole call fits into the key''s window. In doubt: unresolved; else:
+expired. Returns them; null: none';
 
 create type outbox.leased as (
     id bigint, account text, app_id text, endpoint text, endpoint_revision bigint, lane text, url text, key_header text,
     idempotency_key text, payload text, lease_token uuid, number integer, send_within double precision, call_deadline interval, claimed_at timestamptz,
     attempt_count integer, doubt_since timestamptz, key_window_closes_at timestamptz, deadline_at timestamptz,
-    last_answer_sha256 bytea, repeat_count integer, other_passed boolean, probe boolean, traceparent text);
-comment on type outbox.leased is 'A claimed operation: what a worker needs to send it, and to judge the answer. send_within is in seconds; call_deadline is the one that its lease leaves room for, whatever the endpoint says by now';
+    last_answer_sha256 bytea, repeat_count integer, other_passed boolean, probe boolean, traceparent text, announces boolean,
+    priority smallint, due_at timestamptz, look_seconds double precision);
+comment on type outbox.leased is 'A claimed operation: what a worker needs to send it, and to judge the answer. send_within is in seconds; call_deadline is the one that its lease leaves room for, whatever the endpoint says by now; announces: it has on_done; due_at is what next_attempt_at was; look_seconds is what it took to find them.
+Without a lease_token it was not leased but settled, as unresolved if doubt_since is known, else as expired, and only what outbox.moved has is told';
 
-create function outbox.lease(operation_ids bigint[], node text, hold interval, probing text[]) returns setof outbox.leased
+create function outbox.lease(operation_ids bigint[], node text, hold interval, probing text[], looked_since timestamptz default clock_timestamp()) returns setof outbox.leased
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
     return query
     with chosen as (
-        select o.id, o.first_sent_at as doubt_since, coalesce(o.first_sent_at, c.now) as first_sent_at, c.now, a.base_url, a.app_id,
+        select o.id, o.next_attempt_at as due_at, o.first_sent_at as doubt_since, coalesce(o.first_sent_at, c.now) as first_sent_at, c.now, a.base_url, a.app_id,
                coalesce(o.first_sent_at, c.now) + (e.key_ttl - e.key_safety) as closes_at, o.attempt_number as last_number,
                e.call_deadline, e.path, e.key_header, e.revision,
                a.blocked_until is not null or o.account || ' ' || o.endpoint = any (probing) as probe
@@ -1305,7 +1393,7 @@ begin
           join outbox.endpoint e on e.name = o.endpoint
           join outbox.account a on a.name = o.account
          cross join (select clock_timestamp() as now) c
-         where o.id = any (operation_ids) and o.state = 'queued'),
+         where o.id = any (operation_ids) and o.next_attempt_at is not null),
     leased as (
         update outbox.operation o
            set state = 'in_flight', next_attempt_at = null, settles_at = null,
@@ -1315,7 +1403,7 @@ begin
                url = coalesce(o.url, c.base_url || c.path), key_header = coalesce(o.key_header, c.key_header)
           from chosen c
          where o.id = c.id
-        returning o.*, c.now, c.doubt_since, c.call_deadline, c.revision, c.probe),
+        returning o.*, c.now, c.due_at, c.doubt_since, c.call_deadline, c.revision, c.probe),
     opened as (
         insert into outbox.attempt (operation_id, number, lease_token, leased_by, started_at)
         select id, attempt_number, lease_token, leased_by, now from leased)
@@ -1327,7 +1415,7 @@ begin
                select from outbox.operation other
                 where other.account = l.account and other.endpoint = l.endpoint and other.state = 'succeeded' and other.finished_at >
                       (select max(t.started_at) from outbox.attempt t where t.operation_id = l.id and t.number < l.attempt_number)),
-           l.probe, l.traceparent
+           l.probe, l.traceparent, l.on_done is not null, l.priority, l.due_at, extract(epoch from l.now - looked_since)::double precision
       from leased l;
 end $$;
 comment on function outbox.lease is
@@ -1341,6 +1429,11 @@ create function outbox.tokens(meter outbox.account_meter, account outbox.account
                       then (meter).tokens + (account).rate_per_second * extract(epoch from at - (meter).refilled_at)
                       else 'infinity' end) end;  -- the clock was set back: nobody knows for how long it has been filling
 comment on function outbox.tokens is 'What is in an account''s token bucket at a time; null: it has no rate';
+
+create function outbox.counts_in_flight(account outbox.account, meter outbox.account_meter) returns boolean
+    language sql immutable set search_path = pg_catalog, pg_temp
+    return (account).max_in_flight is not null or (account).blocked_until is not null or (meter).probe_at is not null;
+comment on function outbox.counts_in_flight is 'Whether it matters how much of an account is in flight: counting reads an index entry for each operation of the last minute';
 
 create type outbox.gate as (name text, allowance integer);
 comment on type outbox.gate is 'How many operations of an account, or of "account endpoint", may be claimed now';
@@ -1358,11 +1451,11 @@ begin
         select m.account from outbox.account_meter m
          where m.account in (
                select a.name from outbox.account a
-                where (a.max_in_flight is not null or a.rate_per_second is not null or a.blocked_until is not null or m.probe_at is not null
-                       or exists (select from outbox.throttle t where t.account = a.name))
-                  and a.paused_at is null
-                  and (select true from outbox.operation o where o.state = 'queued' and o.account = a.name
-                        order by o.account, o.endpoint, o.lane limit 1))
+                where case when a.paused_at is null  -- in this order: the operations are asked last
+                            and (a.max_in_flight is not null or a.rate_per_second is not null or a.blocked_until is not null
+                                 or m.probe_at is not null or exists (select from outbox.throttle t where t.account = a.name))
+                           then (select true from outbox.operation o where o.state = 'queued' and o.account = a.name
+                                  order by o.account, o.endpoint, o.lane limit 1) end)
          order by m.account for no key update) as locked;
     now := clock_timestamp();
 
@@ -1379,7 +1472,8 @@ begin
           from outbox.account a
           join outbox.account_meter m on m.account = a.name
           left join unnest(metered) as held (account) on held.account = a.name
-         cross join lateral (select coalesce(sum(f.count), 0)::integer as count from flight f where f.account = a.name) as f
+         cross join lateral (select case when outbox.counts_in_flight(a, m)
+                                         then (select coalesce(sum(f.count), 0)::integer from flight f where f.account = a.name) end as count) as f
          where a.paused_at is not null or a.blocked_until is not null or a.max_in_flight is not null or a.rate_per_second is not null
             or m.probe_at is not null
         union all
@@ -1399,23 +1493,18 @@ comment on type outbox.place is 'A lane, or the gap directly behind one, on the 
 create function outbox.behind(lane outbox.place) returns outbox.place
     language sql immutable parallel safe set search_path = pg_catalog, pg_temp
     return ((lane).account, (lane).endpoint, (lane).lane || chr(1))::outbox.place;
-comment on function outbox.behind is 'The place directly behind a lane: chr(1) sorts before every character that a lane may have';
+comment on function outbox.behind(outbox.place) is 'The place directly behind a lane: chr(1) sorts before every character that a lane may have';
 
-create type outbox.picked as (operation_ids bigint[], last_lane outbox.place, at_end boolean);
-comment on type outbox.picked is 'Operations that were locked to be claimed, the last lane that was looked at, and whether none lies behind it';
+create type outbox.lane as (account text, endpoint text, lane text, mark_0 timestamptz, mark_1 timestamptz, mark_2 timestamptz, mark_3 timestamptz);
+comment on type outbox.lane is 'A lane, and of each priority the latest due time that its worker claimed from it. Null: it claimed none';
 
-create function outbox.pick(
-    gates outbox.gate[], max_count integer, lanes_at_once integer, start outbox.place)
-    returns outbox.picked
+create function outbox.walk(gates outbox.gate[], max_count integer, start outbox.place) returns outbox.lane[]
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare
-    result outbox.picked;
 begin
-    with recursive
-    gate as materialized (select name, allowance from unnest(gates)),
-    shut as materialized (select coalesce(array_agg(name), '{}') as names from gate where allowance = 0),
-    moment as materialized (select clock_timestamp() as now),
+    return (
     -- A loose index scan: from each lane with queued work to the next, past what is shut (chr(1114111) sorts behind every name).
+    with recursive
+    shut as materialized (select coalesce(array_agg(name), '{}') as names from unnest(gates) where allowance = 0),
     lane as (
         (select o.account, o.endpoint, o.lane, 1 as place from outbox.operation o
           where o.state = 'queued' and (o.account, o.endpoint, o.lane) >= ((start).account, (start).endpoint, (start).lane)
@@ -1430,45 +1519,94 @@ begin
                       case when l.account = any (shut.names) or l.account || ' ' || l.endpoint = any (shut.names)
                            then chr(1114111) else l.lane end)
                 order by o.account, o.endpoint, o.lane limit 1) as next
-         where l.place < lanes_at_once),
+         where l.place < max_count)
+    select array_agg((account, endpoint, lane, null, null, null, null)::outbox.lane order by place) from lane);
+end $$;
+comment on function outbox.walk is 'The next lanes, up to max_count, with queued work from the place named on, whether it is due or not';
+
+create function outbox.lanes_due_since(gates outbox.gate[], known outbox.lane[], since timestamptz) returns outbox.lane[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    return (
+    with moment as materialized (select clock_timestamp() as now),
+    -- What is limited may have been due for long: it had to wait for its gate.
+    pair as materialized (
+        select distinct account, endpoint,
+               case when exists (select from unnest(gates) g where g.name in (account, account || ' ' || endpoint)) then '-infinity' else since end as since
+          from unnest(known))
+    select array_agg((lane.account, lane.endpoint, lane.lane, lane.since, lane.since, lane.since, lane.since)::outbox.lane)
+      from (select distinct p.account, p.endpoint, recent.lane, p.since
+              from pair p cross join moment cross join lateral (
+                   select o.lane from outbox.operation o
+                    where o.state = 'queued' and o.account || ' ' || o.endpoint = p.account || ' ' || p.endpoint
+                      and o.next_attempt_at >= p.since and o.next_attempt_at <= moment.now
+                    order by o.next_attempt_at limit 1000) as recent
+             where not exists (select from unnest(known) k where k.account = p.account and k.endpoint = p.endpoint and k.lane = recent.lane)) as lane);
+end $$;
+comment on function outbox.lanes_due_since is
+    'Lanes not among the known, of the same accounts and endpoints, in which something became due since the time given, or ever if they are limited;
+judged by the first thousand such operations of each';
+
+create type outbox.picked as (operation_ids bigint[], last_lane outbox.place, is_full boolean, settled outbox.moved[]);
+comment on type outbox.picked is
+    'Operations that were picked to be claimed; the last lane with something due; whether there may be more such lanes; and operations that had to be settled instead';
+
+create function outbox.behind(mark timestamptz, since timestamptz) returns timestamptz
+    language sql volatile  -- and nothing set, or it would not be inlined
+    return least(case when mark <= clock_timestamp() then mark else since end, clock_timestamp() - interval '0.2 s');  -- LATE in worker/store/watermarks.py
+comment on function outbox.behind(timestamptz, timestamptz) is
+    'From when on to look behind a mark: since the time given if there is none, or one in the future, which a clock that was set back leaves; and never from later than 0.2 s ago';
+
+create function outbox.lock_due(gates outbox.gate[], max_count integer, lanes outbox.lane[], since timestamptz) returns outbox.picked
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    result outbox.picked;
+begin
+    with
+    gate as materialized (select name, allowance from unnest(gates)),
+    shut as materialized (select coalesce(array_agg(name), '{}') as names from gate where allowance = 0),
+    moment as materialized (select clock_timestamp() as now),
     due_lane as materialized (
         select l.*, least((select min(g.allowance) from gate g where g.name in (l.account, l.account || ' ' || l.endpoint)), max_count) as most
-          from lane l cross join shut cross join moment
+          from (select account, endpoint, lane, place,
+                       outbox.behind(mark_0, since) as from_0, outbox.behind(mark_1, since) as from_1,
+                       outbox.behind(mark_2, since) as from_2, outbox.behind(mark_3, since) as from_3
+                  from unnest(lanes) with ordinality as known (account, endpoint, lane, mark_0, mark_1, mark_2, mark_3, place)) as l
+         cross join shut cross join moment
          where not (l.account = any (shut.names) or l.account || ' ' || l.endpoint = any (shut.names))
-           and exists (select from (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as p (priority)
+           and exists (select from (values (0::smallint, l.from_0), (1::smallint, l.from_1), (2::smallint, l.from_2), (3::smallint, l.from_3))
+                              as p (priority, begin)
                         cross join lateral (select from outbox.operation o
                               where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane
-                                and o.priority = p.priority and o.next_attempt_at <= moment.now
+                                and o.priority = p.priority and o.next_attempt_at >= p.begin and o.next_attempt_at <= moment.now
                               order by o.next_attempt_at, o.id limit 1) as first)  -- the order names the index
          order by l.place limit max_count),
     share as materialized (select ceil(max_count::numeric / greatest(count(*), 1))::integer as quota, count(*) as lane_count from due_lane),
     -- The rows of each lane by priority (VALUES keeps its order, the outer limit stops early), past those that other claims hold.
     picked as (
-        select taken.id
+        select taken.id, taken.turn, l.place
           from due_lane l cross join share cross join moment
          cross join lateral (
-               select o.id from (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as p (priority)
+               select o.id, row_number() over () as turn
+                 from (values (0::smallint, l.from_0), (1::smallint, l.from_1), (2::smallint, l.from_2), (3::smallint, l.from_3))
+                      as p (priority, begin)
                 cross join lateral (
                       select o.id from outbox.operation o
                        where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane
-                         and o.priority = p.priority and o.next_attempt_at <= moment.now
+                         and o.priority = p.priority and o.next_attempt_at >= p.begin and o.next_attempt_at <= moment.now
                        order by o.next_attempt_at, o.id limit least(share.quota, l.most)
                          for no key update of o skip locked) as o
-                limit least(share.quota, l.most)) as taken),
-    -- A full batch stops at its last lane, so that the next claim goes on behind it.
-    last as (
-        (select account, endpoint, lane from due_lane where (select lane_count from share) >= max_count order by place desc limit 1)
-        union all
-        (select account, endpoint, lane from lane order by place desc limit 1)
-        limit 1)
-    select (select array_agg(id) from picked),
-           (select (account, endpoint, lane)::outbox.place from last),
-           (select count(*) from lane) < lanes_at_once and (select lane_count from share) < max_count
+                limit least(share.quota, l.most)) as taken)
+    -- By turns: of each lane its first, then of each its second. Shares are rounded up, and what is too much is left.
+    select (select array_agg(id) from (select id from picked order by turn, place limit max_count) as fair),
+           (select (account, endpoint, lane)::outbox.place from due_lane order by place desc limit 1),
+           (select lane_count from share) >= max_count, null::outbox.moved[]
       into result;
     return result;
 end $$;
-comment on function outbox.pick is
-    'Locks up to max_count due operations from the place named on: an equal share from each lane, the urgent first';
+comment on function outbox.lock_due is
+    'Picks up to max_count due operations of these lanes, in their order: an equal share from each, the urgent first. A share is rounded up, so that one more of each lane may be
+locked until the transaction ends. Looks from the lane''s marks on, as outbox.behind';
 
 create function outbox.next_due_lane(gates outbox.gate[], start outbox.place) returns outbox.place
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -1524,15 +1662,16 @@ begin
     return (
         select array_agg(id) from (
             select o.id, a.allowance as of_account, p.allowance as of_pair,
-                   row_number() over (partition by o.account order by o.priority, o.next_attempt_at, o.id) as account_place,
-                   row_number() over (partition by o.account, o.endpoint order by o.priority, o.next_attempt_at, o.id) as pair_place
-              from outbox.operation o
+                   row_number() over (partition by o.account order by o.priority, chosen.place) as account_place,
+                   row_number() over (partition by o.account, o.endpoint order by o.priority, chosen.place) as pair_place
+              from unnest(operation_ids) with ordinality as chosen (id, place)
+              join outbox.operation o on o.id = chosen.id
               left join unnest(gates) a on a.name = o.account
               left join unnest(gates) p on p.name = o.account || ' ' || o.endpoint
-             where o.id = any (operation_ids) and o.state = 'queued') as row
+             where o.next_attempt_at is not null) as row
          where account_place <= coalesce(of_account, account_place) and pair_place <= coalesce(of_pair, pair_place));
 end $$;
-comment on function outbox.sendable is 'Those of some locked operations that are still queued, no more of each account and endpoint than its gate allows';
+comment on function outbox.sendable is 'Those of some locked operations that are still queued, no more of each account and endpoint than its gate allows: the urgent first, then in their order';
 
 create function outbox.spend(operation_ids bigint[]) returns void
     language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_hashjoin = on as $$
@@ -1546,23 +1685,89 @@ begin
 end $$;
 comment on function outbox.spend is 'Takes a token for each operation out of the bucket of its account, if that has a rate';
 
+create function outbox.pick(gates outbox.gate[], max_count integer, lanes outbox.lane[], since timestamptz) returns outbox.picked
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    result outbox.picked := outbox.lock_due(gates, max_count, lanes, since);
+begin
+    if result.operation_ids is not null then
+        result.settled := outbox.settle_unsendable(result.operation_ids);
+        result.operation_ids := outbox.sendable(result.operation_ids, gates);
+    end if;
+    return result;
+end $$;
+comment on function outbox.pick is 'Locks due operations of these lanes, as outbox.lock_due, and leaves out what the gates forbid. What can never be sent any more it settles in passing';
+
+create function outbox.sweep(gates outbox.gate[], max_count integer, after outbox.place) returns outbox.picked
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    lanes_at_once constant integer := 256;
+    most_strides constant integer := 16;
+    strides integer := 0;
+    start outbox.place := outbox.behind(after);
+    lanes outbox.lane[];
+    picked outbox.picked;
+    settled outbox.moved[];
+    wrapped boolean := false;
+begin
+    for step in 1..64 loop  -- bounded: what is left is left to the next claim
+        lanes := outbox.walk(gates, lanes_at_once, start);
+        picked := outbox.pick(gates, max_count, lanes, '-infinity');
+        settled := settled || picked.settled;
+        exit when picked.operation_ids is not null;
+        continue when picked.settled is not null;  -- the same lanes once more: what can be sent may lie behind what cannot
+        if picked.is_full or cardinality(lanes) = lanes_at_once then
+            -- A full look goes on behind its last lane.
+            start := outbox.behind(case when picked.is_full then picked.last_lane
+                                        else (lanes[lanes_at_once].account, lanes[lanes_at_once].endpoint, lanes[lanes_at_once].lane)::outbox.place end);
+            strides := strides + 1;
+            continue when strides < most_strides and outbox.has_backlog(start);
+            start := outbox.next_due_lane(gates, start);
+            continue when start is not null;
+        end if;
+        exit when wrapped or (after).account = '';
+        wrapped := true;
+        start := ('', '', '');
+    end loop;
+    picked.settled := settled;
+    return picked;
+end $$;
+comment on function outbox.sweep is 'Picks and locks up to max_count operations that can be sent, fairly over all lanes, from behind the lane named round to it again';
+
+create function outbox.glance(gates outbox.gate[], max_count integer, known outbox.lane[], since timestamptz) returns outbox.picked
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    lanes outbox.lane[] := known;
+    picked outbox.picked;
+    settled outbox.moved[];
+    with_others boolean := false;
+begin
+    for step in 1..64 loop  -- the known lanes alone, then with others, then again while that only settles; bounded as a sweep is
+        picked := outbox.pick(gates, max_count, lanes, since);
+        settled := settled || picked.settled;
+        exit when cardinality(picked.operation_ids) = max_count;
+        exit when with_others and (picked.operation_ids is not null or picked.settled is null);
+        lanes := known || outbox.lanes_due_since(gates, known, since);
+        with_others := true;
+    end loop;
+    picked.settled := settled;
+    return picked;
+end $$;
+comment on function outbox.glance is
+    'Picks and locks up to max_count operations that can be sent: from the known lanes, and from others of their accounts and endpoints in which something became due since the time given';
+
 create function outbox.claim(
-    max_count integer, hold interval, node text, after_account text default '', after_endpoint text default '', after_lane text default '')
+    max_count integer, hold interval, node text, after_account text default '', after_endpoint text default '', after_lane text default '',
+    known outbox.lane[] default '{}', look_back interval default null)
     returns setof outbox.leased
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan set jit = off
     set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
     as $$
 declare
-    lanes_at_once constant integer := 256;
-    most_strides constant integer := 16;
-    strides integer := 0;
     gates outbox.gate[];
-    start outbox.place := outbox.behind((after_account, after_endpoint, after_lane)::outbox.place);
-    pick outbox.picked;
-    sendable bigint[];
-    wrapped boolean := false;
-    settled_count integer;
+    began_at timestamptz;
+    picked outbox.picked;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'claim counts under a fresh snapshot: use READ COMMITTED' using errcode = '25001';
@@ -1575,34 +1780,23 @@ begin
         raise exception 'claims are shut: the history is being adopted' using errcode = 'RO012';
     end if;
     gates := outbox.gates(max_count);
-
-    for step in 1..64 loop  -- bounded: what is left is left to the next claim
-        pick := outbox.pick(gates, max_count, lanes_at_once, start);
-        settled_count := case when pick.operation_ids is null then 0 else outbox.settle_unsendable(pick.operation_ids) end;
-        sendable := outbox.sendable(pick.operation_ids, gates);
-        exit when sendable is not null;
-        continue when settled_count > 0;  -- the same lanes once more: what can be sent may lie behind what cannot
-        if not pick.at_end then
-            start := outbox.behind(pick.last_lane);
-            strides := strides + 1;
-            continue when strides < most_strides and outbox.has_backlog(start);
-            start := outbox.next_due_lane(gates, start);
-            continue when start is not null;
-        end if;
-        exit when wrapped or after_account = '';
-        wrapped := true;
-        start := ('', '', '');
-    end loop;
-    if sendable is null then
+    began_at := clock_timestamp();
+    picked := case when look_back is null then outbox.sweep(gates, max_count, (after_account, after_endpoint, after_lane)::outbox.place)
+                   else outbox.glance(gates, max_count, known, began_at - look_back) end;
+    if picked.settled is not null then
+        return query select told.* from unnest(picked.settled) as m cross join lateral jsonb_populate_record(null::outbox.leased, to_jsonb(m)) as told;
+    end if;
+    if picked.operation_ids is null then
         return;
     end if;
-
-    perform outbox.spend(sendable);
-    return query select * from outbox.lease(sendable, node, hold, array(select g.name from unnest(gates) g where g.name like '% %'));
+    perform outbox.spend(picked.operation_ids);
+    return query select * from outbox.lease(picked.operation_ids, node, hold, array(select g.name from unnest(gates) g where g.name like '% %'), began_at);
 end $$;
 comment on function outbox.claim is
-    'Leases up to max_count due operations to a worker, fairly over accounts and lanes, from behind the lane named round to it again. Exact over the fleet: pause, block,
-rate and in-flight limit. What can never be sent any more it settles in passing';
+    'Leases up to max_count due operations to a worker, fairly over accounts and lanes. Exact over the fleet: pause, block, rate and in-flight limit. What can never be sent any more it
+settles in passing, and tells of it first, in rows without a lease_token. With look_back it only glances: into the known lanes, each from its mark on, and into others of their
+accounts and endpoints in which something became due within look_back. So it does not meet the dead index entries that pile up while somebody holds a snapshot. Without look_back
+it sweeps all lanes, from behind the lane named round to it again';
 
 -- Workers: record -----------------------------------------------------------------------------------------------------
 
@@ -1632,22 +1826,28 @@ begin
 end $$;
 comment on function outbox.keep_reports is 'Writes reports into their attempts, marks those that lost their lease as late, and what a refusal disproves';
 
-create function outbox.count_doubt(reports outbox.report[]) returns void
+create function outbox.count_doubt(reports outbox.report[], out opened_by bigint[], out closed_by bigint[])
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     told record;
+    was_open boolean;
+    is_open boolean;
 begin
-    -- In the order of their names, as every claim locks the meters.
+    -- In the order of their names, as every claim locks the meters; and locked before, so that whoever turns a breaker knows how it was.
     for told in
-        select o.account, bool_or(r.phase = 'answered' and r.verdict <> 'ambiguous') as clear,
+        select o.account, min(o.id) as id, bool_or(r.phase = 'answered' and r.verdict <> 'ambiguous') as clear,
                count(*) filter (where r.verdict = 'ambiguous' and r.status is distinct from 409)::integer as doubted
           from unnest(reports) r join outbox.operation o on o.id = r.operation_id
          group by o.account order by o.account
     loop
+        select m.probe_at is not null into was_open from outbox.account_meter m
+         where m.account = told.account and case when told.clear then m.doubt_run > 0 else told.doubted > 0 end
+           for no key update;
+        continue when not found;
         if told.clear then
-            update outbox.account_meter m set doubt_run = 0, probe_at = null, probe_wait = null
-             where m.account = told.account and m.doubt_run > 0;
-        elsif told.doubted > 0 then
+            update outbox.account_meter m set doubt_run = 0, probe_at = null, probe_wait = null where m.account = told.account
+            returning m.probe_at is not null into is_open;
+        else
             update outbox.account_meter m
                set doubt_run = m.doubt_run + told.doubted,
                    probe_at = case when t.waits then m.probe_at else t.now + make_interval(secs => t.wait) end,
@@ -1658,13 +1858,19 @@ begin
                                         when p.probe_at is null then 1 else least(2 * p.probe_wait, 60) end as wait
                               from outbox.account_meter p cross join (select clock_timestamp() as now) as c
                              where p.account = a.name) as t
-             where m.account = told.account and a.name = told.account;
+             where m.account = told.account and a.name = told.account
+            returning m.probe_at is not null into is_open;
+        end if;
+        if is_open and not was_open then
+            opened_by := opened_by || told.id;
+        elsif was_open and not is_open then
+            closed_by := closed_by || told.id;
         end if;
     end loop;
 end $$;
 comment on function outbox.count_doubt is
     'The breaker: counts ambiguous attempts in a row by account. Once they are breaker_after, one operation may go after a second, and if that is ambiguous too, after two, four ... a
-minute more; a clear answer closes it';
+minute more; a clear answer closes it. Returns an operation of each account whose breaker was opened or closed by it';
 
 create function outbox.settle_held(reports outbox.report[], shut boolean) returns setof bigint
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -1742,15 +1948,15 @@ create function outbox.recount_doubt(operation_ids bigint[]) returns void
 $$;
 comment on function outbox.recount_doubt is 'Takes first_sent_at from the attempts anew, after late evidence about one of them';
 
-create function outbox.doubt_if_lost(operation_ids bigint[], numbers integer[], lease_tokens uuid[]) returns void
+create function outbox.doubt_if_lost(reports outbox.report[]) returns void
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     unknown bigint;
 begin
-    select r.id into unknown
-      from unnest(operation_ids, numbers, lease_tokens) as r (id, number, token)
-      join outbox.operation o on o.id = r.id
-     where not exists (select from outbox.attempt a where a.operation_id = r.id and (a.lease_token = r.token or (a.leased_by = 'lost' and a.number >= r.number)))
+    select r.operation_id into unknown
+      from unnest(reports) r join outbox.operation o on o.id = r.operation_id
+     where not exists (select from outbox.attempt a
+                        where a.operation_id = r.operation_id and (a.lease_token = r.lease_token or (a.leased_by = 'lost' and a.number >= r.number)))
      limit 1;
     if unknown is not null and outbox.why_shut() is null then
         perform outbox.doubt(format('a worker was given a lease of operation %s that this database does not know: an old copy was restored', unknown));
@@ -1795,28 +2001,36 @@ create function outbox.record(
     as $$
 #variable_conflict use_column
 declare
+    ours bigint[];
+    others bigint[];
     reports outbox.report[];
     news outbox.report[];
     held bigint[];
     revived bigint[];
+    opened_by bigint[];
+    closed_by bigint[];
 begin
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);
     end if;
-    perform from outbox.operation o where o.id = any (operation_ids) order by o.id for no key update;
+    -- Whoever holds one of them (an app that expects it, a person in psql) may take his time: the rest does not wait for him.
+    select array_agg(id) into ours from (
+        select o.id from outbox.operation o where o.id = any (operation_ids) order by o.id for no key update skip locked) as row;
+    others := array(select unnest(operation_ids) except select unnest(ours));
     select array_agg(row (r.*)::outbox.report) into reports
       from unnest(operation_ids, numbers, lease_tokens, verdicts, phases, statuses, errors, provider_ids, body_hashes, answer_hashes,
-                  headers, bodies, states, repeat_counts, delays, counts, settled, clears_doubt) as r;
+                  headers, bodies, states, repeat_counts, delays, counts, settled, clears_doubt) as r (operation_id)
+     where r.operation_id <> all (others);
     news := outbox.unrecorded(reports);
     if cardinality(news) is distinct from cardinality(reports) then
-        perform outbox.doubt_if_lost(operation_ids, numbers, lease_tokens);
+        perform outbox.doubt_if_lost(reports);
         perform outbox.find_lost(reports);
         news := outbox.unrecorded(reports);
     end if;
     reports := news;
 
     perform outbox.keep_reports(reports);
-    perform outbox.count_doubt(reports);
+    select b.opened_by, b.closed_by into opened_by, closed_by from outbox.count_doubt(reports) as b;
     select array_agg(id) into held from outbox.settle_held(reports, outbox.why_shut() is not null) as id;
     select array_agg(r) into reports
       from unnest(reports) r join outbox.attempt a on a.operation_id = r.operation_id and a.number = r.number and a.late;
@@ -1827,7 +2041,8 @@ begin
 
     return query
     select r.id, r.number,
-           case when late.operation_id is not null and exists (select from outbox.conflict c where c.id = r.id) then 'conflict'
+           case when r.id = any (others) then 'locked'
+                when late.operation_id is not null and exists (select from outbox.conflict c where c.id = r.id) then 'conflict'
                 when late.operation_id is not null and r.id = any (revived) then 'settled'
                 when late.operation_id is not null then 'late'
                 when r.id = any (held) then 'recorded' else 'repeated' end,
@@ -1835,10 +2050,18 @@ begin
       from unnest(operation_ids, numbers) as r (id, number)
       join outbox.operation o on o.id = r.id
       left join unnest(reports) as late on late.operation_id = r.id and late.number = r.number;
+    if opened_by is not null or closed_by is not null then
+        return query
+        select b.id, null::integer, b.turn, null::outbox.state
+          from (select id, 'breaker_opened' as turn from unnest(opened_by) as id
+                union all select id, 'breaker_closed' from unnest(closed_by) as id) as b;
+    end if;
 end $$;
 comment on function outbox.record is
     'Records what came of attempts, each under the token that sent it and once (law 5). Tells of each: recorded; late (the lease was lost: kept as evidence); settled
-(late, and it settled the operation); conflict (late, and it proves what law 11 speaks of); repeated (known already)';
+(late, and it settled the operation); conflict (late, and it proves what law 11 speaks of); repeated (known already); locked (somebody else holds the operation:
+nothing was recorded, and it is to be told again). A last row without a number tells that the breaker of that operation''s account has turned: breaker_opened, or
+breaker_closed';
 
 -- Workers: blocks -----------------------------------------------------------------------------------------------------
 
@@ -1907,7 +2130,7 @@ had one within the last minute. Returns whether it did';
 
 -- Workers: upkeep -----------------------------------------------------------------------------------------------------
 
-create function outbox.rescue(max_count integer) returns integer
+create function outbox.rescue(max_count integer) returns setof outbox.moved
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan set jit = off
     set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -1920,13 +2143,14 @@ begin
          where o.state = 'in_flight' and o.lease_expires_at < clock_timestamp() - interval '5 seconds'
          order by o.lease_expires_at limit max_count for no key update skip locked) as expired;
     if lost is null then
-        return 0;
+        return;
     end if;
     update outbox.attempt a
        set finished_at = greatest(o.lease_expires_at, a.started_at), verdict = 'ambiguous',
            error = 'the lease expired: its worker died, stood still, or lost the database'
       from outbox.operation o
      where o.id = any (lost) and a.operation_id = o.id and a.number = o.attempt_number and a.verdict is null;
+    return query
     update outbox.operation o
        set state = v.state, next_attempt_at = case when v.state = 'queued' then v.next_attempt_at end,
            settles_at = v.settles_at, lease_token = null, lease_expires_at = null, leased_by = null,
@@ -1942,13 +2166,13 @@ begin
                                                               then clock_timestamp() + e.call_deadline end) + e.settle as settles_at) as s
                      cross join lateral (select greatest(clock_timestamp(), s.settles_at) + e.backoff * random() as next_attempt_at) as n
                      where i.id = any (lost) and i.endpoint = e.name) as v
-     where o.id = v.id;
-    return cardinality(lost);
+     where o.id = v.id
+    returning o.id, o.attempt_number, o.endpoint, o.first_sent_at, o.state, o.traceparent;
 end $$;
 comment on function outbox.rescue is
-    'Takes back leases that expired 5 s ago or more: their attempts are ambiguous, their operations wait for settle, or are unresolved. Returns how many';
+    'Takes back leases that expired 5 s ago or more: their attempts are ambiguous, their operations wait for settle, or are unresolved. Returns those';
 
-create function outbox.settle_passed(max_count integer) returns integer
+create function outbox.settle_passed(max_count integer) returns setof outbox.moved
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan set jit = off
     set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -1957,7 +2181,7 @@ declare
     passed bigint[];
 begin
     if outbox.why_shut() is not null then
-        return 0;  -- law 6: "expired" would say that it is known not to have been executed
+        return;  -- law 6: "expired" would say that it is known not to have been executed
     end if;
     select array_agg(id) into passed from (
         select id from (select o.id from outbox.operation o
@@ -1966,9 +2190,11 @@ begin
         union
         select id from (select o.id from outbox.operation o where o.state = 'queued' and o.deadline_at <= clock_timestamp()
             order by o.deadline_at limit max_count for no key update skip locked) as late) as passed;
-    return case when passed is null then 0 else outbox.settle_unsendable(passed) end;
+    if passed is not null then
+        return query select * from unnest(outbox.settle_unsendable(passed));
+    end if;
 end $$;
-comment on function outbox.settle_passed is 'Settles queued operations whose deadline passed or whose key''s window closed, claimed or not. Returns how many';
+comment on function outbox.settle_passed is 'Settles queued operations whose deadline passed or whose key''s window closed, claimed or not. Returns those';
 
 create function outbox.fold_counts() returns integer
     language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -1980,16 +2206,19 @@ $$;
 comment on function outbox.fold_counts is 'Folds the deltas of outbox.finished_count into one row each. Returns how many it saved';
 
 create function outbox.scrub(keep interval, max_count integer) returns integer
-    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
+    -- Law 10: days and months as exact seconds. Taken from a date, '1 mon -28 days' may be nothing at all, and compares as two days.
+    lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
     scrubbed integer;
 begin
-    if keep <= (select max(key_ttl) from outbox.endpoint) then
+    if lasts <= (select max(key_ttl) from outbox.endpoint) then
         raise exception 'retention of % is not longer than the longest key_ttl', keep using errcode = 'RO009';
     end if;
     with old as (
         select o.id from outbox.operation o
-         where o.finished_at is not null and o.payload is not null and o.finished_at < clock_timestamp() - keep
+         where o.finished_at is not null and o.payload is not null and o.finished_at < clock_timestamp() - lasts
          order by o.finished_at limit max_count for no key update skip locked),
     evidence as (update outbox.attempt a set late_body = null
                   where a.operation_id = any (array(select id from old)) and a.late_body is not null)
@@ -2002,22 +2231,31 @@ comment on function outbox.scrub is
     'Takes payloads and answers, which hold phone numbers, from operations that have been final for longer than keep; hash, key and attempts stay. Returns how many';
 
 create function outbox.purge(keep interval, max_count integer) returns integer
-    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
+    -- Law 10: days and months as exact seconds. Taken from a date, '1 mon -28 days' may be nothing at all, and compares as two days.
+    lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
     purged integer;
 begin
-    if keep <= (select max(key_ttl) from outbox.endpoint) then
+    if lasts <= (select max(key_ttl) from outbox.endpoint) then
         raise exception 'retention of % is not longer than the longest key_ttl', keep using errcode = 'RO009';
     end if;
     with old as (
         select o.id from outbox.operation o
-         where o.finished_at is not null and o.payload is null and o.finished_at < clock_timestamp() - keep
+         where o.finished_at is not null and o.payload is null and o.finished_at < clock_timestamp() - lasts
          order by o.finished_at limit max_count for update skip locked)
     delete from outbox.operation o where o.id = any (array(select id from old));
     get diagnostics purged = row_count;
+    delete from outbox.announcement a
+     where a.id = any (array(
+           select n.id from outbox.announcement n where n.next_attempt_at < clock_timestamp() - lasts
+            order by n.next_attempt_at limit max_count for update skip locked));
     return purged;
 end $$;
-comment on function outbox.purge is 'Deletes scrubbed operations, with their attempts, that have been final for longer than keep. Unresolved ones stay. Returns how many';
+comment on function outbox.purge is
+    'Deletes scrubbed operations, with their attempts, that have been final for longer than keep. Unresolved ones stay. Returns how many. Announcements that nobody
+has tried to send for as long go, too';
 
 create function outbox.forget_workers() returns integer
     language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -2025,6 +2263,43 @@ create function outbox.forget_workers() returns integer
     select count(*)::integer from gone
 $$;
 comment on function outbox.forget_workers is 'Forgets workers that have not been heard of for an hour. Returns how many';
+
+create function outbox.claim_announcements(max_count integer, hold interval)
+    returns table (id bigint, operation_id bigint, task text, task_id uuid, idempotency_key text, state outbox.state)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan set jit = off
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+    as $$
+#variable_conflict use_column
+begin
+    perform set_config('synchronous_commit', 'off', true);  -- a claim that is lost in a crash is made again
+    return query
+    update outbox.announcement a
+       set next_attempt_at = clock_timestamp() + hold, attempt_count = a.attempt_count + 1
+     where a.id = any (array(
+           select n.id from outbox.announcement n where n.next_attempt_at <= clock_timestamp()
+            order by n.next_attempt_at limit max_count for no key update skip locked))
+    returning a.id, a.operation_id, a.task, a.task_id, a.idempotency_key, a.state;
+end $$;
+comment on function outbox.claim_announcements is
+    'Up to max_count announcements for a worker to send. What it does not tell of within hold is another one''s to send again';
+
+create function outbox.record_announcements(sent bigint[], put_off bigint[]) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan set jit = off
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+    as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);  -- what is lost in a crash is sent again
+    -- Whoever sent the same later may record it now, too: in one order, against deadlocks.
+    perform from outbox.announcement a where a.id = any (sent || put_off) order by a.id for update;
+    delete from outbox.announcement a where a.id = any (sent);
+    update outbox.announcement a
+       set next_attempt_at = clock_timestamp() + make_interval(secs => least(power(2, least(a.attempt_count, 10)), 60) * (1 + random() / 4))
+     where a.id = any (put_off);
+end $$;
+comment on function outbox.record_announcements is
+    'Deletes announcements that the app''s broker has taken, and puts those off that it has not: for 2, 4, 8 ... 60 seconds, and up to a quarter more';
 
 create function outbox.due(max_count integer, out due_count integer, out next_in double precision)
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -2040,12 +2315,13 @@ begin
                    case when a.paused_at is not null then 'infinity' else '-infinity' end::timestamptz,
                    a.blocked_until,
                    m.probe_at,
-                   case when ((a.blocked_until is not null or m.probe_at is not null) and f.count > 0) or f.count >= a.max_in_flight then 'infinity' end::timestamptz,
+                   case when f.count >= case when a.blocked_until is not null or m.probe_at is not null then 1 else a.max_in_flight end then 'infinity' end::timestamptz,
                    case when a.rate_per_second is not null  -- (an interval of more than 290,000 years would be an error)
                         then now + make_interval(secs => greatest(1 - outbox.tokens(m, a, now), 0) / greatest(a.rate_per_second, 1e-9))
                    end) as open_at
           from moment, outbox.account a join outbox.account_meter m on m.account = a.name
-         cross join lateral (select coalesce(sum(f.count), 0)::integer as count from flight f where f.account = a.name) as f),
+         cross join lateral (select case when outbox.counts_in_flight(a, m)
+                                         then (select coalesce(sum(f.count), 0)::integer from flight f where f.account = a.name) end as count) as f),
     pair_gate as materialized (
         select t.account, t.endpoint, case when f.count > 0 then 'infinity' else t.blocked_until end as open_at
           from outbox.throttle t left join flight f on f.account = t.account and f.endpoint = t.endpoint),
@@ -2268,6 +2544,27 @@ begin
 end $$;
 comment on function outbox.resume is 'Lifts the pause of an account, and whatever blocks workers have set on it';
 
+create function outbox.retire(
+    scrub_after interval, purge_after interval, max_count integer, reason text, out scrubbed_count integer, out purged_count integer)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.need_reason(retire.reason);
+    scrubbed_count := outbox.scrub(retire.scrub_after, retire.max_count);
+    purged_count := outbox.purge(retire.purge_after, retire.max_count);
+    if scrubbed_count + purged_count > 0 then
+        insert into outbox.action (name, reason, detail)
+        values ('retire', retire.reason, jsonb_build_object('scrubbed', scrubbed_count, 'purged', purged_count));
+    end if;
+end $$;
+comment on function outbox.retire is
+    'Does now what upkeep does in time: scrubs what has been final for longer than scrub_after, deletes what has been for longer than purge_after; up to
+max_count of each. Returns how many';
+create function outbox.sizes(operation_id bigint, out payload_size integer, out response_size integer)
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select octet_length(o.payload::text), octet_length(o.response_body) from outbox.operation o where o.id = sizes.operation_id
+$$;
+comment on function outbox.sizes is 'Bytes of an operation''s payload and of its answer, for those who may read neither; null: there is none, or it was scrubbed';
+
 -- Views ---------------------------------------------------------------------------------------------------------------
 
 create view outbox.status as  -- each state by itself, because each has an index of its own
@@ -2289,6 +2586,24 @@ comment on column outbox.status.endpoint is 'The endpoint';
 comment on column outbox.status.state is 'The state';
 comment on column outbox.status.count is 'How many';
 comment on column outbox.status.oldest is 'When the oldest of them was enqueued; null for finished ones';
+
+create view outbox.stop as
+    select name as account, 'paused' as how, null as endpoint, paused_at as since, null::timestamptz as until, paused_reason as reason
+      from outbox.account where paused_at is not null
+    union all
+    select name, 'blocked', null, null, blocked_until, blocked_reason from outbox.account where blocked_until is not null
+    union all
+    select a.name, 'in doubt', null, null, m.probe_at, m.doubt_run || ' ambiguous attempts in a row opened its breaker'
+      from outbox.account a join outbox.account_meter m on m.account = a.name where m.probe_at is not null
+    union all
+    select account, 'throttled', endpoint, blocked_at, blocked_until, blocked_reason from outbox.throttle;
+comment on view outbox.stop is 'What stops an account, or its use of an endpoint: a person, the API, or doubt. outbox.resume() lifts all of it';
+comment on column outbox.stop.account is 'The account';
+comment on column outbox.stop.how is 'paused: by a person. blocked, in doubt (the breaker is open), throttled: by workers';
+comment on column outbox.stop.endpoint is 'The endpoint that is throttled; null: the account is stopped as a whole';
+comment on column outbox.stop.since is 'When it was paused, or throttled last; null: not known';
+comment on column outbox.stop.until is 'Nothing is claimed before this, and afterwards one operation at a time until one gets through; null: until a person resumes it';
+comment on column outbox.stop.reason is 'What the person or the API said, or what opened the breaker';
 
 create view outbox.backlog as
     select o.account, o.lane, count(*) as due_count, min(o.next_attempt_at) as oldest_due_at,
@@ -2342,13 +2657,13 @@ comment on column outbox.key_expiring.next_attempt_at is 'When it is due again';
 comment on column outbox.key_expiring.attempt_count is 'Attempts so far';
 comment on column outbox.key_expiring.last_error is 'What went wrong last';
 
-create view outbox.throughput as
+create view outbox.throughput as  -- not clock_timestamp(): it is volatile, and no index is looked into for what is
     select date_trunc('minute', started_at) as minute, verdict, count(*) as count,
-           percentile_cont(0.50) within group (order by extract(epoch from finished_at - started_at)) as p50,
-           percentile_cont(0.95) within group (order by extract(epoch from finished_at - started_at)) as p95,
-           percentile_cont(0.99) within group (order by extract(epoch from finished_at - started_at)) as p99
+           percentile_cont(0.50) within group (order by date_part('epoch', finished_at - started_at)) as p50,
+           percentile_cont(0.95) within group (order by date_part('epoch', finished_at - started_at)) as p95,
+           percentile_cont(0.99) within group (order by date_part('epoch', finished_at - started_at)) as p99
       from outbox.attempt
-     where started_at > clock_timestamp() - interval '1 hour' and finished_at is not null
+     where started_at > statement_timestamp() - interval '1 hour' and finished_at is not null
      group by 1, 2;
 comment on view outbox.throughput is 'Attempts of the last hour, by minute and verdict, with how long they took from claim to record';
 comment on column outbox.throughput.minute is 'Start of the minute in which they were claimed';
@@ -2425,19 +2740,29 @@ revoke all on all tables in schema outbox from public;
 grant usage on schema outbox to outbox_producer, outbox_worker, outbox_reader, outbox_admin;
 
 grant execute on function outbox.enqueue, outbox.enqueue_many to outbox_producer, outbox_admin;
+grant execute on function outbox.expect to outbox_producer;
 grant select on outbox.result to outbox_producer;
 
 grant execute on function outbox.claim, outbox.record, outbox.block, outbox.unblock, outbox.suspect, outbox.rescue, outbox.settle_passed,
-    outbox.fold_counts, outbox.scrub, outbox.purge, outbox.forget_workers, outbox.due, outbox.note_history, outbox.doubt_history to outbox_worker;
+    outbox.fold_counts, outbox.scrub, outbox.purge, outbox.forget_workers, outbox.due, outbox.note_history, outbox.doubt_history,
+    outbox.claim_announcements, outbox.record_announcements to outbox_worker;
 grant select on outbox.endpoint, outbox.account, outbox.schema_version to outbox_worker;
 grant select, insert, update, delete on outbox.worker to outbox_worker;
 
-grant select on outbox.status, outbox.backlog, outbox.unresolved, outbox.key_expiring, outbox.throughput, outbox.conflict,
+grant select on outbox.status, outbox.stop, outbox.backlog, outbox.unresolved, outbox.key_expiring, outbox.throughput, outbox.conflict,
     outbox.worker, outbox.account, outbox.account_meter, outbox.endpoint, outbox.throttle, outbox.schema_version,
-    outbox.history, outbox.shut to outbox_reader, outbox_admin;
-grant execute on function outbox.why_shut to outbox_reader, outbox_admin;
+    outbox.history, outbox.shut, outbox.announcement to outbox_reader, outbox_admin;
+grant execute on function outbox.why_shut, outbox.sizes to outbox_reader, outbox_admin;
+-- All that is on record about an operation, but not what it says and what was answered.
+grant select (id, account, app_id, endpoint, idempotency_key, payload_sha256, lane, priority, state, next_attempt_at, deadline_at, attempt_count,
+              attempt_number, first_sent_at, key_window_closes_at, settles_at, url, key_header, lease_expires_at, leased_by, response_status,
+              provider_id, last_error, repeat_count, reissue_of, resolved_by, last_action, on_done, awaited, traceparent, enqueued_by, created_at, finished_at)
+    on outbox.operation to outbox_reader;
+grant select (operation_id, number, leased_by, started_at, finished_at, recorded, late, verdict, phase, status, error, provider_id, body_sha256,
+              disproved, doubt) on outbox.attempt to outbox_reader;
+grant select on outbox.action to outbox_reader;
 
-grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.resolve, outbox.pause, outbox.resume,
+grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.resolve, outbox.pause, outbox.resume, outbox.retire,
     outbox.doubt_history, outbox.adopt_history, outbox.confirm_history to outbox_admin;
 grant update (tolerated_loss) on outbox.history to outbox_admin;
 grant select on outbox.operation, outbox.attempt, outbox.action, outbox.suspicion, outbox.finished_count to outbox_admin;

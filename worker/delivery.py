@@ -1,6 +1,6 @@
 """One attempt, from its call to its record: call the API, say what it means, decide what follows, record it.
 
-    deliver ──> call ──> classify ──> decide ──> record ──> heed, tell
+    deliver ──> call ──> classify ──> decide ──> record ──> heed ──> tell
 
 Nothing comes between an answer and its record; only then is the fleet told whom else the answer concerns.
 """
@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Final
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
 
 from worker.errors import SendWindowPassed, SettingsError, StoreRefused, StoreUnavailable
 from worker.house import House
-from worker.observe import Event, emit, is_heard
+from worker.observe import Event, emit, is_heard, named
 from worker.operation import NoAnswer, Operation, Phase, Reply, State, Verdict
 from worker.outcome import Outcome, Scope, blame_account, classify
 from worker.plain import secrets_of
@@ -23,12 +25,16 @@ from worker.retry import Decision, decide
 from worker.stopwatch import Stopwatch
 from worker.store import Fate, Record
 
-__all__ = ["conclude", "deliver", "tell"]
+if TYPE_CHECKING:
+    from worker.traces import Attempt
+
+__all__ = ["conclude", "deliver"]
 
 PASSED: Final = frozenset({Verdict.ACCEPTED, Verdict.REFUSED})
 """What a probe must be answered to lift the block it was let through."""
 CATCH_UP: Final = timedelta(seconds=1)
 """How long a refusal waits for the records of what was answered before it."""
+_NO_SPAN: Final = nullcontext()
 _EVENTS_OF_FATES: Final = {Fate.LATE: Event.LATE, Fate.SETTLED: Event.LATE, Fate.CONFLICT: Event.CONFLICT}
 _EVENTS_OF_ERRORS: Final[Mapping[type[BaseException], Event]] = {
     SendWindowPassed: Event.SENT_TOO_LATE,
@@ -44,8 +50,23 @@ async def deliver(
     *accepted* is called before the record if all is well with the API: another call may be made meanwhile.
     """
     credential = _credential(house, operation)
-    reply = await house.caller.call(operation, claimed=claimed)
-    return await conclude(house, operation, reply, claimed, credential=credential, accepted=accepted)
+    with _span(house, operation) as span:
+        operation = operation if span is None else span.operation
+        began_at = perf_counter()
+        reply = await house.caller.call(operation, claimed=claimed)
+        seconds = perf_counter() - began_at
+        if span is not None:
+            span.answered()
+        decision, record = await conclude(
+            house, operation, reply, claimed, credential=credential, seconds=seconds, accepted=accepted
+        )
+        if span is not None:
+            span.concluded(decision.outcome, record.state)
+        return decision, record
+
+
+def _span(house: House, operation: Operation) -> AbstractContextManager[Attempt | None]:
+    return _NO_SPAN if house.traces is None else house.traces.attempt(operation)
 
 
 async def conclude(
@@ -55,9 +76,13 @@ async def conclude(
     claimed: Stopwatch,
     *,
     credential: bytes | None = None,
+    seconds: float | None = None,
     accepted: Callable[[], None] = lambda: None,
 ) -> tuple[Decision, Record]:
-    """Record what *reply* means for *operation*, and tell the fleet whom else it concerns."""
+    """Record what *reply* means for *operation*, tell the fleet whom else it concerns, and say so.
+
+    *seconds*: how long the call took, if one was made.
+    """
     told = classify(reply, operation.endpoint, () if credential is None else secrets_of(credential))
     outcome = await _consider_account(house, operation, told)
     decision = decide(
@@ -71,6 +96,7 @@ async def conclude(
         accepted()
     record = await house.recorder.put(decision)  # first: nothing must come between an answer and its record
     await _heed(house, decision)
+    _tell(decision, record, seconds)
     return decision, record
 
 
@@ -123,27 +149,35 @@ async def _heed(house: House, decision: Decision) -> None:
         emit(Event.DISCONNECTED, error=str(error))
 
 
-def tell(decision: Decision, record: Record) -> None:
+def _tell(decision: Decision, record: Record, seconds: float | None) -> None:
     """Say what was recorded; once more, louder, if it is something that a person should know."""
+    operation, outcome = decision.operation, decision.outcome
     for event in _events(decision, record):
         if is_heard(event):
             emit(
                 event,
-                operation=decision.operation.id,
-                number=decision.operation.lease.number,
-                verdict=decision.outcome.verdict.value,
+                **named(operation),
+                endpoint=operation.endpoint.name,
+                verdict=outcome.verdict.value,
                 state=record.state.value,
+                seconds=seconds,
                 error=decision.error,
-                **({"hint": decision.outcome.ignored} if event is Event.HINT_IGNORED else {}),
+                **({"hint": outcome.ignored} if event is Event.HINT_IGNORED else {}),
             )
 
 
 def _events(decision: Decision, record: Record) -> Iterator[Event]:
-    yield _EVENTS_OF_FATES.get(record.fate, Event.RECORDED)
-    if record.fate is Fate.RECORDED and record.state is State.UNRESOLVED:
+    if record.fate is not Fate.REJECTED:  # the recorder has said so, and why
+        yield _EVENTS_OF_FATES.get(record.fate, Event.RECORDED)
+    if record.state is State.UNRESOLVED and _was_moved(decision, record):
         yield Event.UNRESOLVED
     reply = decision.outcome.reply
     if isinstance(reply, NoAnswer) and (event := _EVENTS_OF_ERRORS.get(type(reply.error))) is not None:
         yield event
     if decision.outcome.ignored is not None:
         yield Event.HINT_IGNORED
+
+
+def _was_moved(decision: Decision, record: Record) -> bool:
+    """Whether this record moved its operation on; repeated, it did so before its confirmation was lost."""
+    return record.fate is Fate.RECORDED or (record.fate is Fate.REPEATED and decision.state is record.state)

@@ -24,13 +24,14 @@ from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
-from worker.delivery import conclude, deliver, tell
+from worker.delivery import conclude, deliver
 from worker.errors import CallCut, ClaimsShut, StoreUnavailable
 from worker.house import RECORD_SECONDS, House
-from worker.observe import Event, emit
-from worker.operation import NoAnswer, Operation, Phase, State, Verdict
+from worker.observe import Event, emit, named
+from worker.operation import FINAL_STATES, NoAnswer, Operation, Phase, State, Verdict
 from worker.retry import Decision
 from worker.stopwatch import Stopwatch
 from worker.store import Fate, Record
@@ -82,6 +83,7 @@ async def drain(house: House, *, seconds: float, stop: asyncio.Event) -> Counts:
         await work.run()
     finally:
         await work.finish()
+    await house.herald.finish()
     emit(
         Event.DRAIN_ENDED,
         claimed=work.counts.claimed,
@@ -111,6 +113,8 @@ class _Drain:
         """It found nothing at all."""
         self._stirred = asyncio.Event()
         """A call ended, an operation was enqueued, or the worker is to stop."""
+        self._heard = False
+        """An operation was enqueued since the last claim began."""
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,6 +164,7 @@ class _Drain:
         return min(concurrency - len(self._slots), BACKLOG * concurrency - len(self._calls))
 
     async def _claim(self, wanted: int) -> None:
+        self._heard = False
         claimed = Stopwatch.start()
         claim = asyncio.create_task(self._house.leases.claim(wanted))
         try:
@@ -174,13 +179,16 @@ class _Drain:
         except asyncio.CancelledError:
             await self._give_back(claim, claimed)
             raise
+        else:
+            took = claimed.elapsed().total_seconds()
+            emit(Event.CLAIMED, count=len(operations), wanted=wanted, seconds=took)
         self._dry = len(operations) < wanted
         self._barren = not operations
         self._appetite = FIRST_BITE if self._dry else GROWTH * self._appetite
         self.counts.claimed += len(operations)
-        emit(Event.CLAIMED, count=len(operations), wanted=wanted)
         for operation in operations:
-            self._slots.add(self._start(deliver(self._house, operation, claimed, self._free_slot)))
+            attempt = deliver(self._house, operation, claimed, self._free_slot)
+            self._slots.add(self._start(operation, attempt))
 
     async def _give_back(self, claim: asyncio.Task[list[Operation]], claimed: Stopwatch) -> None:
         """Cancelled in the middle of a claim: record whatever it leases as not sent."""
@@ -190,21 +198,25 @@ class _Drain:
             return
         self.counts.claimed += len(claim.result())
         never = NoAnswer(Phase.CONNECTING, CallCut("the worker had to stop"))
-        calls = [self._start(conclude(self._house, each, never, claimed)) for each in claim.result()]
+        calls = [self._start(each, conclude(self._house, each, never, claimed)) for each in claim.result()]
         if calls:
             await asyncio.wait(calls, timeout=RECORD_SECONDS)
 
-    def _start(self, attempt: Coroutine[None, None, tuple[Decision, Record]]) -> Delivery:
+    def _start(
+        self, operation: Operation, attempt: Coroutine[None, None, tuple[Decision, Record]]
+    ) -> Delivery:
         call = asyncio.create_task(attempt)
         self._calls.add(call)
-        call.add_done_callback(self._end_call)
+        call.add_done_callback(partial(self._end_call, operation))
         return call
 
     async def _wait_for_more(self) -> bool:
         """Idle and dry: wait for the next due time or a NOTIFY, no longer than the linger."""
         linger = self._house.linger
+        if not self._heard:
+            self._stirred.clear()  # calls ended; whether anything is due is asked now
         try:
-            due, wait = await self._house.leases.due(1)
+            due, wait = await self._house.leases.soon()
         except StoreUnavailable as error:
             emit(Event.DISCONNECTED, error=str(error))
             return False
@@ -216,6 +228,7 @@ class _Drain:
                 return False
         elif self._barren:  # another claim holds what is due, or an administrator who takes his time
             await self._stirs_within(DRY_LOOK_SECONDS)
+            self._house.leases.look_everywhere()
         self._dry = False
         return True
 
@@ -242,6 +255,7 @@ class _Drain:
         return self._stop.is_set() or now >= self._ends_at
 
     def _hear(self) -> None:
+        self._heard = True
         self._dry = False
         self._stirred.set()
 
@@ -256,15 +270,16 @@ class _Drain:
         if self._dry or not self._calls or self._free() >= self._bite:
             self._stirred.set()
 
-    def _end_call(self, call: Delivery) -> None:
+    def _end_call(self, operation: Operation, call: Delivery) -> None:
         self._calls.discard(call)
         self._slots.discard(call)
         self._stir()
         if call.cancelled():
             return
         if (error := call.exception()) is not None:
-            emit(Event.DELIVERY_FAILED, error=error)
+            emit(Event.DELIVERY_FAILED, **named(operation), endpoint=operation.endpoint.name, error=error)
             return
         decision, record = call.result()
         self.counts.add(decision, record)
-        tell(decision, record)
+        if operation.announces and record.state in FINAL_STATES:
+            self._house.herald.hear(operation.id)

@@ -11,6 +11,8 @@
     │  ├─ InvalidLane           lane, priority, on_done or traceparent out of bounds
     │  └─ KeyConflict           the key already stands for another request
     ├─ OperationNotFound
+    ├─ InvalidCertificate       not a certificate, or changed since it was written
+    ├─ OpenTransaction          a wait inside of a transaction
     ├─ StateConflict            cancel while in flight, retry past the window ...
     ├─ StoreUnavailable         from psycopg, its cause kept
     ├─ StoreRefused             Postgres would not do it: what it said, without what it quoted
@@ -66,7 +68,15 @@ class KeyConflict(EnqueueError):
 
 
 class OperationNotFound(RingonceError):
-    """There is no operation with this id."""
+    """There is no operation with this id or key, or none that the caller may see."""
+
+
+class OpenTransaction(RingonceError):
+    """Whoever waits for others' commits must not be in a transaction."""
+
+
+class InvalidCertificate(RingonceError):
+    """A file is not a certificate, or was changed since it was written."""
 
 
 class StateConflict(RingonceError):

@@ -18,22 +18,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, NoReturn
 
 import billiard.pool
-from billiard import get_start_method
+from billiard import current_process, get_start_method
 from celery import Celery, concurrency, signals
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker as worker_command
 from celery.worker import WorkController
 from celery.worker.consumer import Consumer
 
-from worker import loops, observe, wakeups
+from worker import json_lines, loops, observe, wakeups
 from worker.doorbell import doorbell
 from worker.errors import RingonceError, SettingsError
-from worker.rope import QUEUE
+from worker.rope import QUEUE, transport_options
 from worker.settings import Settings
 from worker.stopping import cord
 from worker.store import check_schema
@@ -44,11 +45,6 @@ PREFORK: Final = "celery.concurrency.prefork"
 THREADS: Final = "celery.concurrency.thread"
 """The pools that a drain can run in: one loop to a process or a thread."""
 NO_POOL: Final = "a drain cannot run in the pool {}: use --pool prefork or threads"
-
-REDIS_OPTIONS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
-RABBITMQ_OPTIONS: Final = {"read_timeout": 10, "write_timeout": 10, "confirm_publish": True}
-"""Without them a broker that is cut off, not down, holds a thread for as long as TCP likes, or takes rings
-that it never gets."""
 
 LAST_RESULTS: Final = 10
 """How often a pool child that ends looks, ten times a second, whether its results were taken."""
@@ -64,7 +60,10 @@ def build_app(settings: Settings) -> Celery[Any]:
     app: Celery[Any] = Celery("ringonce")
     app.conf.update(configuration(settings))
     app.steps["worker"].add(doorbell(settings))
+    if settings.log_format == "json":
+        json_lines.write_json(settings)
     signals.worker_init.connect(partial(_start, settings), weak=False)
+    _connect_children(settings)
     return app
 
 
@@ -77,7 +76,7 @@ def configuration(settings: Settings) -> dict[str, object]:
         "broker_url": broker,
         "broker_read_url": broker,
         "broker_write_url": broker,
-        "broker_transport_options": _options(broker),
+        "broker_transport_options": transport_options(broker),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_default_queue": QUEUE,
@@ -95,12 +94,6 @@ def configuration(settings: Settings) -> dict[str, object]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
-
-
-def _options(broker: str) -> dict[str, Any]:
-    if broker.startswith("redis"):
-        return REDIS_OPTIONS
-    return {} if broker.startswith("memory") else RABBITMQ_OPTIONS
 
 
 class QuietConsumer(Consumer):
@@ -157,15 +150,66 @@ def _close_the_threads(**_: object) -> None:
     loops.close_all()
 
 
+def _connect_children(settings: Settings) -> None:
+    """Have pool children count where they should, and leave no span behind."""
+    if settings.metrics_port is not None:
+        signals.worker_process_init.connect(_count_in_slot, weak=False)
+    if settings.traces:
+        signals.worker_process_shutdown.connect(_flush_spans, weak=False)
+        signals.worker_shutdown.connect(_flush_spans, weak=False)
+
+
+def _count_in_slot(**_: object) -> None:
+    from worker.metrics import node  # noqa: PLC0415 - it takes a package that few have
+
+    child: Any = current_process()
+    node.enter_child(child.index)
+
+
+def _flush_spans(**_: object) -> None:
+    from worker import traces  # noqa: PLC0415 - it takes a package that few have
+
+    traces.flush()
+
+
 def _start(settings: Settings, sender: WorkController, **_: object) -> None:
     """Refuse to start in one line. Celery would log any other exception than SystemExit, and start."""
     try:
         _refuse_worker(sender)
         check_schema(settings.database_url.get_secret_value())
+        _open_metrics(settings)
+        traced = not settings.traces or _has_provider()
     except RingonceError as error:
         raise SystemExit(f"ringonce: {error}") from error
     observe.configure(settings)
+    if not traced:
+        observe.emit(observe.Event.TRACES_NOWHERE, advice="set up OpenTelemetry's SDK: deploy/METRICS.md")
     observe.emit(observe.Event.WORKER_STARTED, node=settings.node)
+
+
+def _open_metrics(settings: Settings) -> None:
+    """Begin to count, if that was asked for and can be."""
+    if settings.metrics_port is not None:
+        with _taking("metrics", setting="RINGONCE_METRICS_PORT"):
+            from worker.metrics import node  # noqa: PLC0415 - it takes a package that few have
+        node.start(settings.metrics_address, settings.metrics_port)
+
+
+def _has_provider() -> bool:
+    """Whether spans that were asked for go anywhere; whatever provider there is stands before the forks."""
+    with _taking("otel", setting="RINGONCE_TRACES"):
+        from worker import traces  # noqa: PLC0415 - it takes a package that few have
+    return traces.has_provider()
+
+
+@contextmanager
+def _taking(extra: str, *, setting: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{setting} needs {error.name}, which is not installed: pip install 'ringonce[{extra}]'"
+        ) from error
 
 
 def _refuse_worker(worker: Any) -> None:  # noqa: ANN401 - the stubs know few of its attributes

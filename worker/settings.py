@@ -51,6 +51,10 @@ KEY_PREFIX = "RINGONCE_APP_KEY_"
 BROKERS = frozenset({"memory", "redis", "rediss", "redis+socket", "amqp", "amqps", "pyamqp"})
 """kombu's transports that wake Celery's loop, and ``memory``, which is made to; under the others a
 worker that is killed can take its whole pool along."""
+OUTSIDE = BROKERS - {"memory"}
+"""Those that an app's workers can hear, too."""
+OWN_QUEUE = "ringonce"
+"""The queue of wake-ups (``rope.QUEUE``), whose readers know no task of an app's."""
 
 _NOT_FIELDS = re.compile(r"RINGONCE_(APP_KEY_[A-Z0-9_]+|TEST_\w+)")
 """Other names that are welcome: the accounts' keys, and what only the tests read."""
@@ -86,6 +90,19 @@ def _broker(value: SecretStr) -> SecretStr:
     return value
 
 
+def _on_done_broker(value: SecretStr) -> SecretStr:
+    """A broker that somebody outside this process hears."""
+    if not all(url.partition("://")[0] in OUTSIDE for url in value.get_secret_value().split(";")):
+        raise ValueError("not an app's broker (memory:// ends with its process): use redis:// or amqp://")
+    return _broker(value)
+
+
+def _queue(value: str) -> str:
+    if value == OWN_QUEUE:
+        raise ValueError("that is the queue of ringonce's own wake-ups: name one that the app's workers read")
+    return value
+
+
 def _has_authority(url: str) -> bool:
     """Whether its host and port can be told apart from a password in front of them."""
     try:
@@ -97,6 +114,8 @@ def _has_authority(url: str) -> bool:
 
 Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
 Broker = Annotated[SecretStr, AfterValidator(_broker)]
+OnDoneBroker = Annotated[SecretStr, AfterValidator(_on_done_broker)]
+Queue = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$"), AfterValidator(_queue)]
 Node = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,240}$")]
 """With "/" and a process id behind it, it is to fit the 255 bytes of ``leased_by``."""
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
@@ -119,6 +138,11 @@ class Settings(BaseSettings):
     database."""
     broker_url: Broker = SecretStr("memory://")
     """What carries wake-ups. In memory by default: Postgres alone is then enough for any number of nodes."""
+    on_done_broker_url: OnDoneBroker | None = None
+    """The app's own broker, to which the tasks of ``on_done`` go. No default, and never ``broker_url``: which
+    broker an app's workers read is the app's to say. Unset, they stay in ``outbox.announcement``."""
+    on_done_queue: Queue = "celery"
+    """The app's queue there; Celery's own default."""
     secrets_dir: DirectoryPath | None = None
     """Folder with one key file per account. None by default: one account's key fits the environment."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -155,6 +179,13 @@ class Settings(BaseSettings):
     """For a person by default; ``json`` writes an object a line, for what collects logs."""
     node: Node = Field(default_factory=socket.gethostname)
     """This machine in views and leases. Its host name is what an operator knows it by."""
+    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """Port on which a worker tells Prometheus what it did. None by default: nothing is counted then."""
+    metrics_address: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,253}$")] = "127.0.0.1"
+    """Address of that port. Only this machine by default: whoever reaches it may read it. Not called
+    ..._HOST, which a Kubernetes Service called ringonce would set."""
+    traces: bool = False
+    """Make an OpenTelemetry span of each call. Off by default: an SDK must be set up to take them."""
     app_keys: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
     """The accounts' keys, by the full name of their variable; not a setting of that name."""
 

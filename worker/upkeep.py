@@ -5,29 +5,39 @@
     retire     payloads and answers past their retention are scrubbed; later, the rows are deleted
     fold       deltas of the finished counts; workers not heard of for an hour are forgotten
 
+and has the herald tell apps what no drain has told them.
+
 Every pass takes at most ``BATCH`` rows and skips what others hold, so that it never keeps a claim waiting.
+The first two are made in each round; the others, by each process, once a minute while they find little. One
+that takes long to find little walks over what somebody's old snapshot may still see: it is made more seldom.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, dict_row
 
 from worker.errors import StoreUnavailable
 from worker.house import House
 from worker.observe import Event, emit
-from worker.store import session
+from worker.pacer import Pacer
+from worker.store import session, tell_moved
 from worker.store.statements import statement
 
 __all__ = ["Counts", "run_once", "upkeep"]
 
 BATCH: Final = 500
 """Rows of one pass: some 20 ms, too short for anyone to wait for."""
+MOVING: Final = {"rescue": Event.RESCUED, "settle": Event.SETTLED}
+"""Passes that give a row for each operation that they move on, and what is said of those."""
+UNHURRIED: Final = {"scrub": 60.0, "purge": 60.0, "fold": 60.0, "forget": 60.0}
+"""Seconds that these rest after they found less than a batch: an idle node asks little of Postgres."""
 PURGE_AFTER: Final = 2
 """How many retentions long the rows themselves are kept, scrubbed: so long their keys are known."""
 
@@ -46,19 +56,25 @@ class Counts:
 
 async def upkeep(house: House) -> Counts:
     """Make one pass of each kind; what Postgres' absence leaves undone, the next upkeep takes up."""
+    counts = Counts()
     try:
         async with session(house.pool) as conn:
-            return await run_once(conn, retention=house.retention)
+            counts = await run_once(conn, retention=house.retention, pacers=house.pacers)
     except StoreUnavailable as error:  # it comes back, and nobody needs to be called for that
         emit(Event.DISCONNECTED, who="upkeep", error=str(error))
-    return Counts()
+    house.herald.stir()
+    await house.herald.finish()
+    return counts
 
 
-async def run_once(conn: AsyncConnection[TupleRow], *, retention: timedelta) -> Counts:
+async def run_once(
+    conn: AsyncConnection[TupleRow], *, retention: timedelta, pacers: defaultdict[str, Pacer] | None = None
+) -> Counts:
     """Make one pass of each kind on *conn*, which is in autocommit; returns what it did.
 
-    A pass that Postgres refuses (an app's foreign key that keeps a row from being purged, say) is told and
-    counts as nothing done; it keeps no other pass from its work.
+    Those that one of *pacers* does not allow yet are left out. A pass that Postgres refuses (an app's foreign
+    key that keeps a row from being purged, say) is told and counts as nothing done; it keeps no other pass
+    from its work.
 
     Raises:
         psycopg.OperationalError: Postgres is away.
@@ -71,31 +87,38 @@ async def run_once(conn: AsyncConnection[TupleRow], *, retention: timedelta) -> 
         "fold": {},
         "forget": {},
     }
-    counts = Counts(*[await _pass(conn, name, values) for name, values in passes.items()])
-    _tell(counts)
+    pacers = defaultdict(Pacer) if pacers is None else pacers
+    counts = Counts(*[await _paced(conn, name, values, pacers[name]) for name, values in passes.items()])
+    if counts.scrubbed or counts.purged:
+        emit(Event.RETIRED, scrubbed=counts.scrubbed, purged=counts.purged)
     return counts
+
+
+async def _paced(conn: AsyncConnection[TupleRow], name: str, values: dict[str, object], pacer: Pacer) -> int:
+    if not pacer.is_due():
+        return 0
+    began_at = pacer.now()
+    count = await _pass(conn, name, values)
+    if count < BATCH:
+        pacer.took(pacer.now() - began_at, rest=UNHURRIED.get(name, 0.0))
+    return count
 
 
 async def _pass(conn: AsyncConnection[TupleRow], name: str, values: dict[str, object]) -> int:
     try:
-        row = await (await conn.execute(statement(name), values)).fetchone()
+        rows = await (await conn.cursor(row_factory=dict_row).execute(statement(name), values)).fetchall()
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
         emit(Event.UPKEEP_FAILED, which=name, error=error)
         return 0
-    return row[0] if row else 0
+    if name in MOVING:
+        tell_moved(MOVING[name], rows)
+        return len(rows)
+    [(count,)] = [row.values() for row in rows]
+    return int(count)
 
 
 def _exactly(duration: timedelta) -> float:
     """Seconds: psycopg would send 24 hours as "1 day", which is 25 hours once a year (law 10)."""
     return duration.total_seconds()
-
-
-def _tell(counts: Counts) -> None:
-    if counts.rescued:
-        emit(Event.RESCUED, count=counts.rescued)
-    if counts.settled:
-        emit(Event.SETTLED, count=counts.settled)
-    if counts.scrubbed or counts.purged:
-        emit(Event.RETIRED, scrubbed=counts.scrubbed, purged=counts.purged)

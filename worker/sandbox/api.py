@@ -40,6 +40,7 @@ class Call:
     app_key: str = ""
     keys: tuple[str, ...] = ()
     """The Idempotency-Key headers: none, one, or, wrongly, more."""
+    traceparent: str | None = None
     body: bytes = b""
     body_sha256: str = ""
 
@@ -169,6 +170,7 @@ class Api:
                 fault=call.step.fault,
                 status=decided.answer.status if decided and answered else None,
                 differs=decided.differs if decided else "",
+                traceparent=call.traceparent,
             )
         )
 

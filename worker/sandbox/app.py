@@ -24,6 +24,8 @@ from worker.sandbox.refusals import BODY_LIMIT
 
 CREDENTIAL_LIMIT = 8 << 10
 """Bytes of a credential in base64; a longer one is none. A thousand of them are remembered."""
+TRACEPARENT_LIMIT = 55
+"""Characters that W3C's header has."""
 APP_ID_LIMIT = 255
 """Characters of an APP ID that the ledger keeps; one more shows that it is longer."""
 
@@ -58,15 +60,17 @@ class SandboxApp:
             await self._deliver(call, decided, scope, receive, send)
 
     def _arrived(self, method: Method, headers: Iterable[tuple[bytes, bytes]]) -> Call:
-        authorization, keys = b"", []
+        authorization, keys, traceparent = b"", [], None
         for name, value in headers:
             if name == b"idempotency-key":
                 keys.append(value.decode("latin-1")[: KEY_LIMIT + 1])  # Enough to see that it is too long.
             elif name == b"authorization":
                 authorization = value
+            elif name == b"traceparent":
+                traceparent = value.decode("latin-1")[:TRACEPARENT_LIMIT]
         app_id, app_key = read_basic(authorization[: 2 * CREDENTIAL_LIMIT])
         step = self._api.plan.next_step(method.name, keys[0] if keys else None)
-        return Call(method, self._api.clock(), step, app_id, app_key, tuple(keys))
+        return Call(method, self._api.clock(), step, app_id, app_key, tuple(keys), traceparent)
 
     async def _decided(self, call: Call, receive: Receive) -> Decided | None:
         self._api.in_progress += 1

@@ -86,6 +86,8 @@ class Request:
     status: int | None
     differs: str
     """For a replay: ``body``, ``endpoint`` or ``body endpoint`` if the first request had another one."""
+    traceparent: str | None = None
+    """W3C's header, as it came, or as much of it as one may have."""
 
     def to_json(self) -> dict[str, object]:
         """The row as ``GET /_sandbox/ledger?kind=requests`` shows it."""
@@ -101,6 +103,7 @@ class Request:
             "fault": self.fault,
             "status": self.status,
             "differs": self.differs,
+            "traceparent": self.traceparent,
         }
 
 

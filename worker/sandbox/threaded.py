@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import fields
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -44,7 +45,8 @@ class Sandbox:
         keyfile: File | None = None,
     ) -> None:
         """Port 0 takes a free one. *certfile* and *keyfile* (PEM) switch to https."""
-        self._api = Api(settings or SandboxSettings())
+        self._first = settings or SandboxSettings()
+        self._api = Api(self._first)
         self._where = (host, port, certfile, keyfile)
 
     def __enter__(self) -> Self:
@@ -141,6 +143,12 @@ class Sandbox:
     def reset(self) -> None:
         """Forget ledger, keys and scripts, set the clock right, draw from the beginning; settings stay."""
         self._on_loop(self._api.reset)
+
+    def renew(self) -> None:
+        """Be as at the start: every switch set back, no script, nothing done; connections are accepted."""
+        self.admit()
+        self.reset()
+        self.configure(**{each.name: getattr(self._first, each.name) for each in fields(self._first)})
 
     def _run(self) -> None:
         try:
