@@ -1,0 +1,1 @@
+"""A box office on Django: an order and the SMS that confirms it, in one transaction."""
