@@ -8,11 +8,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import fields
 from typing import Self
 
 from worker.operation import Answer
-from worker.sandbox import Sandbox, SandboxSettings
+from worker.sandbox import Sandbox
 
 CALL = "/voice/v1/call"
 BODY = b'{"from": "+6512345678", "to": ["+919876543210"]}'
@@ -109,9 +108,6 @@ def header(answer: Answer, name: bytes) -> bytes | None:
 
 def fresh(api: Sandbox) -> Iterator[Sandbox]:
     """*api* as it was at its start; for fixtures that share one between tests."""
-    api.admit()
-    api.reset()
-    usual = SandboxSettings()
-    api.configure(**{each.name: getattr(usual, each.name) for each in fields(usual)})
+    api.renew()
     yield api
     api.hurry()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from typing import NoReturn
 
 import kombu
@@ -51,6 +52,14 @@ def require_rabbitmq(url: str = RABBITMQ_URL) -> str:
     except kombu.exceptions.KombuError as error:
         _absent("RabbitMQ", url, error)
     return url
+
+
+def require_promtool() -> str:
+    """The path of Prometheus' tool: a program, not a service, but as easily missing."""
+    program = shutil.which("promtool")
+    if program is None:
+        _absent("promtool", "PATH", "Debian's package prometheus has it")
+    return program
 
 
 def unique_name(prefix: str = "ringonce") -> str:

@@ -7,6 +7,7 @@ import fnmatch
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
@@ -21,6 +22,8 @@ from worker.settings import SETTING_NAMES
 ROOT = Path(__file__).parents[1]
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
+LISTS_OF_EVENTS = {"observe.py", "meters.py"}
+"""They name events that are said elsewhere."""
 
 UNTRACKED = [".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split())]
 
@@ -102,6 +105,7 @@ def test_producers_get_neither_celery_nor_an_http_client() -> None:
     ).stdout.split()
     assert "worker" in loaded
     assert {"celery", "kombu", "httpx", "aiohttp"}.isdisjoint(loaded)
+    assert {"psycopg", "psycopg2", "asyncpg", "sqlalchemy", "django", "asgiref"}.isdisjoint(loaded)
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
@@ -142,7 +146,7 @@ def test_every_event_is_said_somewhere() -> None:
         event
         for path in rooms()
         for event in re.findall(
-            r"emit\(Event\.(\w+)" if path.name == "observe.py" else r"\bEvent\.(\w+)", path.read_text()
+            r"emit\(Event\.(\w+)" if path.name in LISTS_OF_EVENTS else r"\bEvent\.(\w+)", path.read_text()
         )
     }
     assert set(Event.__members__) - said == set()
@@ -158,3 +162,19 @@ def test_the_readme_shows_every_room() -> None:
     shown = set(re.findall(r"\S+", readme.partition("## The house")[2].partition("## ")[0]))
     inside = (path.name + "/" * path.is_dir() for path in (ROOT / "worker").iterdir())
     assert {room for room in inside if re.fullmatch(r"[a-z]\w*(\.py|/)", room)} - shown == set()
+
+
+def test_the_readme_shows_the_rooms_from_the_upper_floors_down() -> None:
+    house = (ROOT / "README.md").read_text().partition("## The house")[2].partition("\ndeploy/")[0]
+    [floors] = [
+        contract["layers"]
+        for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+            "contracts"
+        ]
+        if contract["name"] == "floors"
+    ]
+    floor_of = {room: floor for floor, rooms in enumerate(floors) for room in re.findall(r"\w+", rooms)}
+    shown = re.findall(r"(?<!\S)([a-z]\w*)(?:\.py|/)(?!\S)", house)
+    floors_shown = [(floor_of[room], room) for room in shown if room in floor_of]
+    assert floors_shown == sorted(floors_shown, key=lambda each: each[0])
+    assert {room for _, room in floors_shown} == set(floor_of)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,18 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.documents import README, snippet
+from tests.shell import with_programs
 from worker.demo.proof import Proof
 
 OPERATIONS = 120
+DEMO = [sys.executable, "-c", "from worker.cli import main; main()", "demo"]
+AS_TYPED = f"""
+    pip() {{ true; }}           # what it would install is here,
+    uv() {{ shift; "$@"; }}     # and what it would run, it would run in this environment:
+    ringonce() {{ command ringonce "$@" --operations {OPERATIONS}; }}
+    pytest() {{ true; }}        # that is running
+"""
 
 
 def left_running(folder: Path) -> list[str]:
@@ -43,11 +51,10 @@ def temporary() -> Iterator[Path]:
 
 
 @contextmanager
-def demo(temporary: Path, operations: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", "from worker.cli import main; main()"]
+def demo(temporary: Path, command: list[str]) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [*command, "demo", "--operations", str(operations)],
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
+        command,
+        env={"PATH": with_programs()["PATH"], "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
         cwd=temporary.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -60,7 +67,7 @@ def demo(temporary: Path, operations: int) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_demo_proves_that_every_phone_rang_once_and_leaves_nothing_running(temporary: Path) -> None:
-    with demo(temporary, OPERATIONS) as running:
+    with demo(temporary, ["bash", "-euc", AS_TYPED + snippet(README, "demo")]) as running:
         said, _ = running.communicate(timeout=110)
     assert running.returncode == 0, said
     last = said.rstrip().splitlines()[-1]
@@ -74,7 +81,7 @@ def test_demo_proves_that_every_phone_rang_once_and_leaves_nothing_running(tempo
 def test_demo_that_is_told_to_stop_takes_along_all_that_it_started(
     number: signal.Signals, temporary: Path
 ) -> None:
-    with demo(temporary, 1000) as running:
+    with demo(temporary, DEMO) as running:
         assert running.stdout is not None
         for line in running.stdout:
             if line.startswith("worker started"):

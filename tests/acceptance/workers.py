@@ -134,18 +134,20 @@ def enqueue(conn: psycopg.Connection[Any], *, in_seconds: float = 0) -> float:
 class Redis:
     """A redis-server of one's own, on a free port."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        """It keeps nothing when it is killed, unless *options* say otherwise."""
+        self._options = ["--save", "", *(options or ("--appendonly", "no"))]
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, empty, and wait until it answers."""
+        """Start it, with what it has kept, and wait until it answers."""
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip("redis-server is needed")
-        options = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options = ["--port", str(self._port), "--bind", "127.0.0.1", *self._options]
         self._process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), retries=500)
         with redis.Redis.from_url(self.url, retry=retry) as client:

@@ -1,8 +1,12 @@
 """What years of use cost: 10 M finished operations, 1 M that are not due yet, and work in 300 lanes.
 
+People are answered there, too (``pages``), right after all those runs: the last hour holds their attempts.
+
 Throughput (API 0 ms) and latency of an outbox that is empty but for one lane of due work stand beside it,
-measured before and after; the mean of the two counts. The old rows are written with triggers and keys
-unchecked, by the same statement for everybody: they are as the product leaves them, each with its attempt.
+measured before and after; the mean of the two counts. Each throughput is the median of three runs: one
+differs from the next by a tenth; the second and the third also stand beside what the earlier ones left. The
+old rows are written with triggers and keys unchecked, by the same statement for everybody: they are as the
+product leaves them, each with its attempt.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import psycopg
 from tests.benchmarks.contestants import Ringonce
 from tests.benchmarks.latency import delays
 from tests.benchmarks.ours import fill, furnish
+from tests.benchmarks.pages import answered
 from tests.benchmarks.processes import started
 from tests.benchmarks.race import MEASURED, measured
 from tests.benchmarks.report import Line
@@ -21,6 +26,9 @@ from tests.benchmarks.rig import Rig, Stage
 
 FINISHED, FUTURE, LANES = 10_000_000, 1_000_000, 300
 DUE = 60_000
+ROUNDS = 3
+SAME = 1.2
+"""Two medians of one outbox differ by a tenth."""
 OURS = Ringonce(1, 200)
 CHUNK = 1_000_000
 WRITE_FINISHED = b"""
@@ -52,40 +60,51 @@ WRITE_FUTURE = b"""
 def run(rig: Rig) -> list[Line]:
     """Empty, grown, empty again."""
     figures = [_measured(rig, grown=grown) for grown in (False, True, False)]
-    (empty, at_once), (rate, delay), (empty_again, at_once_again) = figures
-    reference = fmean([empty, empty_again])
+    (empty, at_once, _), (rate, delay, pages), (empty_again, at_once_again, _) = figures
+    reference, soon = fmean([empty, empty_again]), fmean([at_once, at_once_again])
     return [
         Line("growth", "throughput when empty", reference, "/s"),
         Line("growth", "throughput with 10 M finished, 1 M future, 300 lanes", rate, "/s"),
         Line("growth", "grown : empty", rate / reference, "x", goal=0.9),
-        Line("growth", "COMMIT to request, p50, when empty", 1000 * fmean([at_once, at_once_again]), "ms"),
-        Line("growth", "COMMIT to request, p50, grown", 1000 * delay, "ms", goal=8, at_most=True),
+        Line("growth", "COMMIT to request, p50, when empty", 1000 * soon, "ms"),
+        Line("growth", "COMMIT to request, p50, grown", 1000 * delay, "ms"),
+        Line("growth", "COMMIT to request, grown : empty", delay / soon, "x", goal=SAME, at_most=True),
+        *pages,
     ]
 
 
-def _measured(rig: Rig, *, grown: bool) -> tuple[float, float]:
-    """Operations a second, and the median of what a lone one waits."""
+def _measured(rig: Rig, *, grown: bool) -> tuple[float, float, list[Line]]:
+    """Operations a second, the median of what a lone one waits, and what people wait if it grew."""
     with rig.stage() as stage:
         furnish(stage)
         with stage.connect() as conn:
             if grown:
                 _grow(conn)
-            for place in range(LANES):
-                fill(conn, DUE // LANES, lane=f"lane {place}" if grown else "")
             conn.execute("vacuum analyze")
-        return _rate(stage), median(delays(stage))
+            conn.execute("checkpoint")
+        rate = median(_rate(stage, "lane {}" if grown else "") for _ in range(ROUNDS))
+        delay = median(delays(stage))
+        if not grown:
+            return rate, delay, []
+        with stage.connect() as conn:
+            return rate, delay, answered(stage, conn)
 
 
-def _rate(stage: Stage) -> float:
+def _rate(stage: Stage, lane: str) -> float:
+    """Operations a second, of what is enqueued now in lanes of these names."""
+    with stage.connect() as conn:
+        for place in range(LANES):
+            fill(conn, DUE // LANES, lane=lane.format(place))
+    stage.api.begin()
     with started(OURS.commands(), OURS.environment(stage)) as workers:
         result, done = measured(OURS, stage, workers, MEASURED)
         workers.stop()
     if done >= DUE:
         raise RuntimeError("all that was due was done before it could be measured")
-    with stage.connect() as conn:  # the rest would stand in the way of what measures the latency
+    with stage.connect() as conn:  # the rest would stand in the way of what is measured next
         conn.execute(
-            b"update outbox.operation set next_attempt_at = next_attempt_at + interval '1 day'"
-            b" where state = 'queued'"
+            b"update outbox.operation set next_attempt_at = clock_timestamp() + interval '1 day'"
+            b" where state = 'queued' and next_attempt_at < clock_timestamp()"
         )
     stage.api.begin()
     return result.rate

@@ -33,7 +33,7 @@ SLOTS = 200
 LATENCY = 1.0
 SAMPLED = 2
 """Seconds over which a size is taken, short enough for what is queued by then."""
-LONGEST = 420.0
+LONGEST = 900.0
 """What filling, making and recording the million may take; a slower machine makes fewer."""
 
 

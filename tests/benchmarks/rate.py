@@ -1,11 +1,10 @@
 """An account's rate over two nodes: never more than it allows, and hardly less.
 
 Two nodes, each of them warm, share an account of 50 calls a second that has 4,000 operations queued. The
-bucket is full at first and holds a second's worth, so that until any time t after the first arrival
-``50 t + 50`` may have come. The largest excess over that is taken at every arrival of a minute. The same by
-the claims, which are what the database limits, tells an excess of claims from a first request that took
-longer than later ones. The share counts what was used of the 3,000 calls that the rate made possible in that
-minute; the bucketful is extra.
+bucket is full at first and holds a second's worth, so that until any time t after the first claim, which is
+when it begins to be drawn from, ``50 t + 50`` may have come. The largest excess over that is taken at every
+arrival of a minute; and the same by the claims, which are what the database limits. The share counts what
+was used of the 3,000 calls that the rate made possible in that minute; the bucketful is extra.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def _excess(times: list[float]) -> float:
 
 
 def _times(rig: Rig) -> tuple[list[float], list[float]]:
-    """Seconds from the first arrival to each one of the time measured; the same of claims."""
+    """Seconds from the first claim to each arrival of the time measured; the same of claims."""
     with rig.stage() as stage:
         furnish(stage, "default", ACCOUNT)
         environment = worker_environment(stage) | {"RINGONCE_APP_KEY_LIMITED": APP_KEY}
@@ -70,19 +69,16 @@ def _times(rig: Rig) -> tuple[list[float], list[float]]:
             two.alive()
             arrived = [at for key, at in first_arrivals(stage).items() if key in keys]
             claimed = [at for (at,) in conn.execute(_CLAIMS, [ACCOUNT])]
-    return _from_first(arrived), _from_first(claimed)
+    began_at = min(claimed)
+    return _since(began_at, arrived), _since(began_at, claimed)
 
 
-def _from_first(times: list[float]) -> list[float]:
-    first = min(times)
-    return sorted(at - first for at in times if at - first <= SECONDS)
+def _since(began_at: float, times: list[float]) -> list[float]:
+    return sorted(at - began_at for at in times if at - began_at <= SECONDS)
 
 
 def _warm_up(conn: psycopg.Connection) -> None:
-    """Feed both, by the account that has no limit, until each has claimed something.
-
-    A first request that a cold node held back would start the clock late, and later ones would seem early.
-    """
+    """Feed both, by the account that has no limit, until each has claimed something."""
 
     def both_have_claimed() -> bool:
         fill(conn, 20)

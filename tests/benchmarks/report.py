@@ -35,6 +35,9 @@ class Line:
             return None
         return self.value <= self.goal if self.at_most else self.value >= self.goal
 
+    def __str__(self) -> str:
+        return f"{self.what}: {_number(self.value)} {self.unit}"
+
 
 def machine() -> str:
     """What it was measured on."""

@@ -6,6 +6,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -90,6 +91,7 @@ def _own_redis() -> Iterator[str | None]:
     """A redis-server of the benchmarks' own; None where there is none."""
     program = shutil.which("redis-server")
     if program is None:
+        print("no redis-server here: what needs one is left out", file=sys.stderr)  # noqa: T201
         yield None
         return
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -10,12 +10,14 @@ HARMLESS = (
     (r"billiard\.exceptions\.WorkerLostError: Worker exited prematurely: signal 9 ", ""),
     (r"billiard\.einfo\.ExceptionWithTraceback: $", ""),
     (r"ValueError: I/O operation on closed file\.$", "fire_timers_loop"),
+    (r"ValueError: I/O operation on closed file\.$", "_run_ready_callbacks"),
     (r"RuntimeError: .* the handler is closed$", "uvloop.loop.SSLProtocol._do_read"),
 )
 """Tracebacks that are no defect of ours, by the beginning of their last line, and a function that they lead
 through where it says too little. Celery tells so of a broker that hung up, and of a child that was killed;
-the third only wraps another. The fourth is of a worker that stops while its broker is silent: Celery (5.7.0,
-``prefork.on_stop``) waits a second for a thread that still asks the broker, then closes what it reads from.
+the third only wraps another. The next two are of a worker that stops while its broker is silent: Celery
+(5.7.0, ``prefork.on_stop``) waits a second for a thread that still asks the broker, or confirms a ring to it,
+then closes what it reads from.
 The last is uvloop's (0.23), of a TLS connection closed by what came over it: there was more to send."""
 DEADLY = (
     (r"billiard\.exceptions\.WorkerLostError: Could not start worker processes", ""),

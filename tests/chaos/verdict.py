@@ -172,7 +172,7 @@ def _remembered(evidence: Evidence) -> Found:
 
 
 def _what(new: NewOperation) -> tuple[str, str, str]:
-    return new.account, new.endpoint, sha256(str(new.payload).encode()).hexdigest()
+    return new.account, str(new.endpoint), sha256(str(new.payload).encode()).hexdigest()
 
 
 def _reissued(evidence: Evidence, row: Row) -> Found:

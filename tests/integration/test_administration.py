@@ -20,7 +20,7 @@ from worker.errors import (
     UnknownAccount,
 )
 from worker.operation import State
-from worker.store import administration, browse
+from worker.store import administration, dossiers, views
 from worker.store.administration import (
     NO_LIMIT,
     Doubt,
@@ -95,15 +95,15 @@ def test_a_reissue_is_another_operation_with_another_key(conn: psycopg.Connectio
     again = reissue(conn, first.id, "why not")
     assert again.id != first.id
     assert again.idempotency_key != first.idempotency_key
-    assert browse.dossier(conn, again.id).operation.reissue_of == first.id
+    assert dossiers.dossier(conn, again.id).operation.reissue_of == first.id
 
 
 def test_a_paused_account_stays_paused_until_it_is_resumed(conn: psycopg.Connection) -> None:
     pause(conn, "default", "wrong caller id")
-    [account] = browse.accounts(conn)
-    assert (account.paused_at is None, account.paused_reason) == (False, "wrong caller id")
+    [stop] = views.accounts(conn)[0].stops
+    assert (stop.how, stop.reason) == ("paused", "wrong caller id")
     resume(conn, "default", "put right")
-    assert browse.accounts(conn)[0].paused_at is None
+    assert views.accounts(conn)[0].stops == []
 
 
 @pytest.mark.parametrize(
@@ -143,17 +143,17 @@ def test_a_doubted_history_is_adopted_with_its_count_of_doubt_or_confirmed(conn:
     queued(conn)
     conn.execute("update outbox.schema_version set applied_at = now() - interval '240 h'")
     doubt_history(conn, "restored a snapshot")
-    assert browse.history(conn).shut == "restored a snapshot"
-    assert adopt_history(conn, browse.history(conn).noted_at, "from 02:00") == Doubt(1, 0)
-    assert browse.history(conn).shut is None
+    assert views.history(conn).shut == "restored a snapshot"
+    assert adopt_history(conn, views.history(conn).noted_at, "from 02:00") == Doubt(1, 0)
+    assert views.history(conn).shut is None
     doubt_history(conn, "again")
     confirm_history(conn, "it was the newest")
-    assert browse.history(conn).shut is None
+    assert views.history(conn).shut is None
 
 
 def test_an_account_that_is_there_is_not_added_again(conn: psycopg.Connection) -> None:
     assert not add_account(conn, "default", "other")
-    assert [account.app_id for account in browse.accounts(conn)] == ["app"]
+    assert [account.app_id for account in views.accounts(conn)] == ["app"]
 
 
 def test_what_is_not_given_of_an_account_stays_as_it_is(conn: psycopg.Connection) -> None:
@@ -167,14 +167,14 @@ def test_what_is_not_given_of_an_account_stays_as_it_is(conn: psycopg.Connection
     }
     change_account(conn, "default", **given)  # type: ignore[arg-type]
     change_account(conn, "default")
-    [account] = browse.accounts(conn)
+    [account] = views.accounts(conn)
     assert {name: getattr(account, name) for name in given} == given
 
 
 def test_a_limit_can_be_taken_away(conn: psycopg.Connection) -> None:
     change_account(conn, "default", max_in_flight=7, rate_per_second=2, burst=9)
     change_account(conn, "default", max_in_flight=NO_LIMIT, rate_per_second=NO_LIMIT, burst=NO_LIMIT)
-    [account] = browse.accounts(conn)
+    [account] = views.accounts(conn)
     assert (account.max_in_flight, account.rate_per_second, account.burst) == (None, None, None)
 
 
@@ -221,7 +221,7 @@ def test_limits_can_be_changed_while_a_producers_transaction_is_open(
     queued(producer)
     conn.execute("set lock_timeout = '2s'")
     change_account(conn, "default", rate_per_second=5)
-    assert browse.accounts(conn)[0].rate_per_second == 5
+    assert views.accounts(conn)[0].rate_per_second == 5
 
 
 def test_an_administrator_needs_no_more_than_the_role_outbox_admin(
@@ -235,4 +235,4 @@ def test_an_administrator_needs_no_more_than_the_role_outbox_admin(
     resume(admin, "second", "why")
     assert cancel(admin, id_, "why") is State.CANCELLED
     assert retry(admin, id_, "why") is State.QUEUED
-    assert [action.name for action in browse.dossier(admin, id_).actions] == ["cancel", "retry"]
+    assert [action.name for action in dossiers.dossier(admin, id_).actions] == ["cancel", "retry"]

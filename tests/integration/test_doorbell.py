@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from tests.clocks import HandSetClock
 from tests.postgres import Database
+from tests.round_trips import counting
 from worker import doorbell, wakeups
 from worker.doorbell import DRAIN, LONGEST_ROUND, UPKEEP, Bell, Counts
 from worker.errors import StoreRefused
@@ -114,6 +115,64 @@ def test_no_slot_is_rung_for_twice_while_its_ring_is_unanswered(bell: Bell, conn
     assert bell.run_once(conn).drains == 0  # two rings and one for upkeep lie there
     rung()
     assert bell.run_once(conn).drains == 2
+
+
+@pytest.fixture
+def slow_looks(clock: HandSetClock, monkeypatch: pytest.MonkeyPatch) -> float:
+    """How long each look takes: somebody holds an old snapshot."""
+
+    def due_slowly(conn: psycopg.Connection, *, limit: int) -> tuple[int, float | None]:
+        clock.now += 0.5
+        return due(conn, limit=limit)
+
+    due = rota.due
+    monkeypatch.setattr(rota, "due", due_slowly)
+    return 0.5
+
+
+def test_looks_that_take_long_get_a_fiftieth_of_the_time(
+    bell: Bell, conn: psycopg.Connection, clock: HandSetClock, slow_looks: float
+) -> None:
+    assert [bell.run_once(conn).drains for _ in range(2)] == [0, 0]
+    enqueue(conn)
+    clock.now += 48.9 * slow_looks
+    assert bell.run_once(conn).drains == 0
+    clock.now += 0.2 * slow_looks
+    assert bell.run_once(conn).drains == 1
+
+
+@pytest.mark.usefixtures("slow_looks")
+def test_a_bell_that_spares_its_looks_keeps_its_rounds(
+    database: Database, app: Celery[Any], clock: HandSetClock
+) -> None:
+    class Waits(Cord):
+        """Notes each wait instead of waiting; pulled at the fifth."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.waits: list[float] = []
+
+        def wait(self, seconds: float, *others: int) -> bool:
+            if not others:
+                return super().wait(seconds)
+            self.waits.append(seconds)
+            clock.now += seconds
+            if len(self.waits) == 5:
+                self.pull()
+            return False
+
+    stop = Waits()
+    Bell(app, settings_for(database), slots=lambda: 3, stop=stop, clock=clock).run()
+    assert max(stop.waits) <= 1.25 * LONGEST_ROUND  # a poll's jitter
+
+
+def test_an_idle_round_asks_three_things(bell: Bell, database: Database, clock: HandSetClock) -> None:
+    with counting(database.tcp_url) as trips, psycopg.connect(trips.url, autocommit=True) as conn:
+        bell.run_once(conn)
+        before = trips.taken
+        clock.now += LONGEST_ROUND
+        assert bell.run_once(conn) == Counts(upkeeps=1)
+        assert trips.taken - before == 3
 
 
 def test_taken_slots_are_not_rung_for(bell: Bell, conn: psycopg.Connection) -> None:

@@ -305,7 +305,7 @@ async def test_the_wrong_kind_of_connection_is_told_the_other_function(
 
 @pytest.mark.parametrize("other", [None, "postgresql://", object(), psycopg.Connection])
 def test_what_is_no_connection_is_refused(other: Any) -> None:  # noqa: ANN401
-    with pytest.raises(TypeError, match=r"enqueue does not take .*: give a psycopg connection"):
+    with pytest.raises(TypeError, match=r"enqueue does not take .*: give a connection of psycopg"):
         enqueue(other, "voice.call", "{}")
-    with pytest.raises(TypeError, match=r"enqueue_many does not take .*: give a psycopg connection"):
+    with pytest.raises(TypeError, match=r"enqueue_many does not take .*: give a connection of psycopg"):
         enqueue_many(other, [])

@@ -39,6 +39,7 @@ AWAY: Final = "ringonce: Postgres cannot be reached: refused\n"
         KILLED,
         OURS.rstrip("\n") + "\n" + DURING + HUNG_UP,
         traceback(CLOSED, "fire_timers_loop", "_read_from_socket"),
+        traceback(CLOSED, "_run_ready_callbacks", "_read_from_socket"),
         traceback(GONE, "uvloop.loop.SSLProtocol._do_read", "uvloop.loop.UVStream.write"),
     ],
 )

@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from worker.observe import CHATTY, LEVELS, Event, configure, emit, formatter
+from tests.unit.attempts import operation
+from worker.observe import CHATTY, LEVELS, Event, configure, emit, formatter, is_heard, meter, named
 from worker.operation import Verdict
 from worker.settings import Settings
 
@@ -155,3 +156,52 @@ def test_records_of_other_loggers_can_take_the_same_form() -> None:
 def test_event_names_are_words_of_a_log_line() -> None:
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", event) for event in Event)
     assert set(LEVELS.values()) <= {logging.DEBUG, logging.WARNING, logging.ERROR}
+
+
+@pytest.fixture
+def unmetered() -> Iterator[None]:
+    yield
+    meter(None)
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_whoever_counts_learns_of_every_event_whether_it_is_logged_or_not(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    configure(settings(log_level="WARNING"))
+    assert not is_heard(Event.CLAIMED)
+    heard: list[tuple[Event, object]] = []
+    meter(lambda event, fields: heard.append((event, dict(fields))))
+    assert is_heard(Event.CLAIMED)
+
+    emit(Event.CLAIMED, count=1)
+    emit(Event.RESCUED, count=2)
+
+    assert heard == [(Event.CLAIMED, {"count": 1}), (Event.RESCUED, {"count": 2})]
+    err = capfd.readouterr().err
+    assert "claimed" not in err
+    assert "rescued" in err
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_a_count_that_fails_is_said_once_and_reaches_nobody_who_said_something(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    configure(settings(log_format="json"))
+
+    def fail(event: Event, fields: object) -> None:
+        raise OSError(event, fields)
+
+    meter(fail)
+    emit(Event.RESCUED, count=1)
+    emit(Event.RESCUED, count=2)
+
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["event"] for line in lines] == ["metrics_failed", "rescued", "rescued"]
+
+
+def test_what_is_said_of_an_attempt_names_operation_number_and_trace() -> None:
+    traced = operation(traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+    number = traced.lease.number
+    assert named(traced) == {"operation": traced.id, "number": number, "trace_id": "a" * 32}
+    assert set(named(operation())) == {"operation", "number"}

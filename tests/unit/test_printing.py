@@ -9,7 +9,7 @@ import pytest
 
 from worker.cli.printing import ago, moment, print_facts, print_json, print_table, span, visible
 from worker.operation import State
-from worker.store.browse import Throttle
+from worker.store.views import Stop
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -18,7 +18,10 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
     ("seconds", "shown"),
     [
         (0, "0 s"),
-        (0.0421, "0.0421 s"),
+        (0.0421, "42.1 ms"),
+        (0.00042, "0.42 ms"),
+        (0.9996, "1 s"),
+        (1.2345, "1.23 s"),
         (9.99, "9.99 s"),
         (59.6, "1 min 0 s"),
         (75, "1 min 15 s"),
@@ -28,7 +31,7 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
     ],
 )
 def test_a_span_has_at_most_two_units(seconds: float, shown: str) -> None:
-    assert span(timedelta(seconds=seconds)) == shown
+    assert span(timedelta(seconds=seconds)) == span(seconds) == shown
 
 
 def test_times_are_shown_in_utc_whatever_zone_they_come_in() -> None:
@@ -77,16 +80,18 @@ def test_a_fact_without_a_value_is_left_out(capsys: pytest.CaptureFixture[str]) 
 def test_json_has_times_in_utc_durations_in_seconds_and_bytes_as_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    throttle = Throttle("default", "sms.send", NOON, "429 \u20ac")
-    print_json([throttle, timedelta(minutes=1.5), b"ok", b"\xff\x00", State.QUEUED, {1: None}])
+    stop = Stop("default", "throttled", "sms.send", None, NOON, "429 \u20ac")
+    print_json([stop, timedelta(minutes=1.5), b"ok", b"\xff\x00", State.QUEUED, {1: None}])
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out) == [
         {
             "account": "default",
+            "how": "throttled",
             "endpoint": "sms.send",
-            "blocked_until": "2026-11-24T12:00:00+00:00",
-            "blocked_reason": "429 \u20ac",
+            "since": None,
+            "until": "2026-11-24T12:00:00+00:00",
+            "reason": "429 \u20ac",
         },
         90.0,
         "ok",

@@ -8,8 +8,8 @@ import re
 import worker
 from worker import errors
 
-INSIDE = {"CallCut", "ClaimsShut", "SendWindowPassed", "StoreRefused"}
-"""What only a worker meets."""
+INSIDE = {"CallCut", "ClaimsShut", "InvalidCertificate", "SendWindowPassed", "StoreRefused"}
+"""What only a worker or an administrator meets."""
 
 
 def error_classes() -> dict[str, type[Exception]]:
@@ -37,10 +37,12 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
     assert drawn == {name: each.__base__.__name__ for name, each in error_classes().items() if each.__base__}
 
 
-def test_asynchronous_enqueues_take_what_the_others_take() -> None:
+def test_asynchronous_functions_take_what_the_others_take() -> None:
     for plain, asynchronous in (
         (worker.enqueue, worker.aenqueue),
         (worker.enqueue_many, worker.aenqueue_many),
+        (worker.result, worker.aresult),
+        (worker.wait, worker.await_result),
     ):
         taken = [list(inspect.signature(each).parameters.values())[1:] for each in (plain, asynchronous)]
         assert taken[0] == taken[1]

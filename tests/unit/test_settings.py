@@ -208,8 +208,27 @@ def test_a_broker_that_wakes_celery_is_taken(url: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
+    "url", ["memory://", "redis://h;memory://", "sqs://canary", "u:canary@h", "redis://u:canary#@h"]
+)
+def test_a_broker_that_no_app_hears_is_refused_for_on_done(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGONCE_ON_DONE_BROKER_URL", url)
+    assert refusal().startswith("RINGONCE_ON_DONE_BROKER_URL: not ")
+
+
+def test_tasks_of_on_done_go_to_the_queue_of_an_app_and_nowhere_unless_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RINGONCE_BROKER_URL", "redis://h")
+    assert load_settings().on_done_broker_url is None
+    assert load_settings().on_done_queue == "celery"
+    monkeypatch.setenv("RINGONCE_ON_DONE_QUEUE", "ringonce")
+    assert "ringonce's own wake-ups" in refusal()
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("ON_DONE_QUEUE", "two words"),
         ("CONCURRENCY", "0"),
         ("CONCURRENCY", "canary"),
         ("DRAIN_SECONDS", "inf"),

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from tests.integration.drain.house import open_test_house
 from tests.integration.outbox.by_hand import Outbox
 from tests.postgres import Database
-from worker.delivery import conclude, tell
+from worker.delivery import conclude
 from worker.operation import Answer
 from worker.stopwatch import Stopwatch
 
@@ -46,6 +46,6 @@ async def test_a_credential_that_an_api_repeats_as_its_hint_stands_in_no_log(
         [operation] = await house.leases.claim(1)
         credential = house.credentials.basic("default", "sandbox")
         answer = Answer(429, ((b"Retry-After", CANARY.encode()),), b"{}")
-        tell(*await conclude(house, operation, answer, Stopwatch.start(), credential=credential))
+        await conclude(house, operation, answer, Stopwatch.start(), credential=credential)
     assert "hint_ignored" in caplog.text
     assert CANARY not in caplog.text

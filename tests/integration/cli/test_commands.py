@@ -63,7 +63,8 @@ def test_an_account_is_added_changed_and_listed(ringonce: Ringonce) -> None:
     assert account["allow_guessable_keys"] is True
     header, row = said(ringonce("account", "list")).splitlines()
     assert header.split()[:3] == ["account", "APP", "ID"]
-    assert row.split() == ["default", "app", "https://api.enablex.io", "any", "2.5/s", "9", "allowed"]
+    cells = ["default", "app", "https://api.enablex.io", "any", "2.5/s", "9", "0", "of", "20", "allowed"]
+    assert row.split() == cells
 
 
 @pytest.mark.parametrize("options", [[], ["--app-id", "app"], ["--rate", "none", "--burst", "none"]])
@@ -98,11 +99,23 @@ def test_the_list_of_accounts_says_what_stops_each(
     assert said(ringonce("pause", account, "--reason", "wrong caller id")) == "account default is paused\n"
     row = said(ringonce("account", "list")).splitlines()[1]
     assert ": wrong caller id; blocked until 2026-11-24 04:00:00Z, then one operation at a time: 401;" in row
-    assert "; sms.send blocked until " in row
+    assert "; sms.send throttled until " in row
     [listed] = printed(ringonce("account", "list", "--json"))
-    assert [each["endpoint"] for each in listed["throttles"]] == ["sms.send"]
+    assert [each["endpoint"] for each in listed["stops"]] == [None, None, "sms.send"]
     assert said(ringonce("resume", account, "--reason", "put right")) == "account default is resumed\n"
     assert said(ringonce("account", "list")).splitlines()[1].endswith("refused")
+
+
+def test_the_list_of_accounts_tells_how_near_each_is_to_its_breaker(
+    ringonce: Ringonce, account: str, conn: psycopg.Connection
+) -> None:
+    said(ringonce("account", "set", account, "--breaker-after", 7))
+    conn.execute("update outbox.account_meter set doubt_run = 3")
+    assert " 3 of 7 " in said(ringonce("account", "list")).splitlines()[1]
+    [listed] = printed(ringonce("account", "list", "--json"))
+    assert (listed["doubt_run"], listed["breaker_after"]) == (3, 7)
+    said(ringonce("account", "set", account, "--breaker-after", "none"))
+    assert " none " in said(ringonce("account", "list")).splitlines()[1]
 
 
 @pytest.mark.usefixtures("account")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.documents import RUNBOOK, snippet
 from tests.integration.cli.running import Ringonce, printed, refusal, said
-from tests.integration.failover.histories import PAST, actions, lose, shut
+from tests.integration.failover.histories import PAST, actions, lose, note, shut
 from tests.integration.outbox.by_hand import HOUR, MINUTE, WINDOW, Outbox
 from tests.postgres import Database
 
-RUNBOOK = (Path(__file__).parents[3] / "deploy" / "RUNBOOK.md").read_text("utf-8")
 SHUT = "a replica was promoted or a backup restored: this is timeline 00000001, it was 0000007F"
 
 
@@ -107,6 +106,20 @@ def test_doubt_shuts_claims_and_confirm_opens_them_with_nothing_in_doubt(
     assert [each["name"] for each in actions(outbox)] == ["doubt_history", "confirm_history"]
 
 
+def test_a_loss_is_tolerated_until_it_is_not(ringonce: Ringonce, outbox: Outbox) -> None:
+    line = "a new timeline is adopted if the old one was noted within 5 min 0 s\n"
+    assert said(ringonce("history", "tolerate", "5min")) == line
+    assert printed(ringonce("history", "show", "--json"))["tolerated_loss"] == 300
+    lose(outbox, since=MINUTE)
+    note(outbox)
+    assert [each["reason"] for each in actions(outbox)] == ["within the tolerated loss of 00:05:00"]
+    told = ringonce("history", "tolerate", "none")
+    assert said(told) == "no new timeline is adopted without a person\n"
+    assert printed(ringonce("history", "tolerate", "none", "--json")) == {"tolerated_loss": None}
+    assert printed(ringonce("history", "show", "--json"))["tolerated_loss"] is None
+    assert "is longer than a year" in refusal(ringonce("history", "tolerate", "366d"))
+
+
 def test_doubt_and_confirm_are_printed_as_json_too(ringonce: Ringonce, outbox: Outbox) -> None:
     assert printed(ringonce("history", "doubt", "--reason", "x", "--json")) == {"open": False}
     assert printed(ringonce("history", "confirm", "--reason", "x", "--json")) == {"open": True}
@@ -173,20 +186,22 @@ def test_a_reader_is_shown_the_history_and_may_not_change_it(
 
 def test_the_runbooks_commands_can_be_typed(ringonce: Ringonce, outbox: Outbox) -> None:
     outbox.do(PAST)
-    promotion, copy = RUNBOOK.split("## Restore from a backup")
-    [adopt] = re.findall(r"^ *ringonce (history adopt .*)$", promotion, re.MULTILINE)
-    [show] = re.findall(r"`ringonce (history show)`", promotion)
-    [confirm] = re.findall(r"`ringonce (history confirm [^`]*)`", promotion)
-    [doubt, adopt_copy] = re.findall(r"^ringonce (history .*)$", copy, re.MULTILINE)
+    promotion = RUNBOOK.read_text("utf-8").partition("## Restore from a backup")[0]
+    [show, confirm] = re.findall(r"`(ringonce history (?:show|confirm [^`]*))`", promotion)
+    [adopt] = snippet(RUNBOOK, "adopt_by_command").splitlines()
+    [doubt, adopt_copy] = snippet(RUNBOOK, "copy_by_commands").splitlines()
     an_hour_ago = (datetime.now(UTC) - HOUR).isoformat()
     for line in (show, adopt, confirm, doubt, adopt_copy):
         if shut(outbox) is None and line != doubt:
             lose(outbox, since=MINUTE)
-        typed = [an_hour_ago if word.startswith("2026-") else word for word in shlex.split(line)]
-        assert said(ringonce(*typed)).startswith("claims are ")
+        program, *words = shlex.split(line)
+        typed = [an_hour_ago if word.startswith("2026-") else word for word in words]
+        assert (program, said(ringonce(*typed))[:11]) == ("ringonce", "claims are ")
     assert [each["name"] for each in actions(outbox)] == [
         "adopt_history",
         "confirm_history",
         "doubt_history",
         "adopt_history",
     ]
+    [tolerate] = re.findall(r"`ringonce (history tolerate [^`]*)`", promotion)
+    assert "within 5 min" in said(ringonce(*shlex.split(tolerate)))

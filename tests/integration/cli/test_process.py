@@ -28,6 +28,8 @@ HEAVY = {
     "celery",
     "httpx",
     "kombu",
+    "opentelemetry",
+    "prometheus_client",
     "pydantic",
     "pydantic_settings",
     "rich",
@@ -98,9 +100,21 @@ def test_help_imports_none_of_what_only_commands_need() -> None:
     assert [name for name in modules if name.startswith("worker.cli.")] != []
 
 
-@pytest.mark.parametrize("arguments", [["sandbox"], ["sandbox", "--help"], ["demo", "--help"]], ids=" ".join)
-def test_a_command_whose_packages_are_missing_says_how_to_get_them(arguments: list[str]) -> None:
-    program = "import sys; sys.modules['starlette'] = None; from worker.cli import main; main()"
+@pytest.mark.parametrize(
+    ("arguments", "package", "extras"),
+    [
+        (["sandbox"], "starlette", "sandbox"),
+        (["sandbox", "--help"], "starlette", "sandbox"),
+        (["demo", "--help"], "starlette", "sandbox,embedded"),
+        (["dashboard"], "jinja2", "dashboard"),
+        (["metrics"], "prometheus_client", "metrics"),
+    ],
+    ids=str,
+)
+def test_a_command_whose_packages_are_missing_names_the_extras_that_bring_them(
+    arguments: list[str], package: str, extras: str
+) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; from worker.cli import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         capture_output=True,
@@ -110,8 +124,8 @@ def test_a_command_whose_packages_are_missing_says_how_to_get_them(arguments: li
     )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        f"ringonce: `ringonce {arguments[0]}` needs starlette, which is not installed:"
-        " pip install 'ringonce[sandbox,embedded]'\n"
+        f"ringonce: `ringonce {arguments[0]}` needs {package}, which is not installed:"
+        f" pip install 'ringonce[{extras}]'\n"
     )
 
 
@@ -276,17 +290,25 @@ def shadowed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize(
+    ("pool", "stop", "left"), [("prefork", signal.SIGTERM, 0), ("threads", signal.SIGINT, 1)]
+)
 def test_a_file_called_worker_in_the_folder_is_not_the_worker_that_runs(
-    shadowed: Path, environment: dict[str, str], conn: psycopg.Connection, pool: str
+    shadowed: Path,
+    environment: dict[str, str],
+    conn: psycopg.Connection,
+    *,
+    pool: str,
+    stop: signal.Signals,
+    left: int,
 ) -> None:
     on_duty = "select slots from outbox.worker"
     options = ["-c", "2", "--pool", pool, "-l", "info"]
     with started("worker", *options, folder=shadowed, environment=environment) as process:
         await_that(lambda: conn.execute(on_duty).fetchall() == [(2,)], process)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(stop)
         status, out, err = ended(process)
-    assert (status, "Traceback" in out + err) == (0, False), out + err
+    assert (status, "Traceback" in out + err) == (left, False), out + err
 
 
 @pytest.mark.parametrize(

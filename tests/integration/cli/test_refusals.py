@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -95,10 +96,29 @@ COMMANDS_ON_THE_DATABASE = [
     ["migrate", "--dry-run"],
     ["status"],
     ["show", "1"],
+    ["attempts", "1"],
+    ["certificate", "1"],
+    ["list"],
+    ["list", "--state", "queued", "--finished-since", "2026-11-24T02:00:00Z"],
+    ["top", "--once"],
+    ["unresolved"],
+    ["backlog"],
+    ["throughput"],
+    ["key-expiring"],
+    ["conflict"],
+    ["endpoint", "list"],
+    ["endpoint", "show", "sms.send"],
+    ["endpoint", "set", "sms.send", "--settle", "30s"],
+    ["purge", "--dry-run"],
+    ["purge", "--reason", "x", "--yes"],
     ["account", "list"],
     ["account", "set", "default", "--app-id", "app"],
     ["enqueue", "voice.call", "{}"],
+    ["enqueue", "voice.call", "{}", "--lines"],
+    ["result", "1"],
+    ["announcement"],
     ["cancel", "1", "--reason", "x"],
+    ["cancel", "--state", "queued", "--reason", "x", "--yes"],
     ["retry", "1", "--reason", "x"],
     ["reissue", "1", "--reason", "x"],
     ["resolve", "1", "failed", "--reason", "x"],
@@ -108,6 +128,7 @@ COMMANDS_ON_THE_DATABASE = [
     ["history", "doubt", "--reason", "x"],
     ["history", "adopt", "--lost-since", "2026-11-24T02:00:00Z", "--reason", "x"],
     ["history", "confirm", "--reason", "x"],
+    ["history", "tolerate", "5min"],
 ]
 
 
@@ -155,7 +176,50 @@ def test_who_lacks_a_role_is_told_which(
     monkeypatch.setenv("RINGONCE_DATABASE_URL", url)
     line = refusal(ringonce("status"))
     assert line == "ringonce: permission denied for view status: this takes the role outbox_reader"
-    said(ringonce("enqueue", "voice.call", "{}"))  # the one thing that a producer may do
+    said(ringonce("enqueue", "voice.call", "{}"))  # which a producer may, and see what became of it
+    said(ringonce("result", 1))
+
+
+def test_a_reader_is_told_of_more_than_its_own_role_only_where_it_takes_more(
+    ringonce: Ringonce, database: Database, operation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGONCE_DATABASE_URL", f"{database.url}&options=-c%20role%3Doutbox_reader")
+    said(ringonce("show", operation))
+    said(ringonce("attempts", operation))
+    assert refusal(ringonce("show", operation, "--reveal")).endswith(": this takes the role outbox_admin")
+    assert refusal(ringonce("result", operation)).endswith(": this takes the role outbox_producer")
+    monkeypatch.setenv("RINGONCE_DATABASE_URL", f"{database.url}&options=-c%20role%3Doutbox_producer")
+    for command in ("show", "attempts"):
+        assert refusal(ringonce(command, operation)).endswith(": this takes the role outbox_reader")
+
+
+@pytest.fixture
+def become(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """From now on ``ringonce`` has this role of the outbox, and no other."""
+
+    def become(role: str) -> None:
+        monkeypatch.setenv("RINGONCE_DATABASE_URL", f"{database.url}&options=-c%20role%3Doutbox_{role}")
+
+    return become
+
+
+@pytest.mark.parametrize(
+    ("role", "command"), [("producer", "show"), ("producer", "attempts"), ("reader", "show --reveal")]
+)
+def test_who_may_not_see_an_operation_is_told_the_least_role_that_may(
+    ringonce: Ringonce, operation: int, become: Callable[[str], None], role: str, command: str
+) -> None:
+    become(role)
+    needs = "outbox_admin" if "--reveal" in command else "outbox_reader"
+    assert refusal(ringonce(*command.split(), operation)).endswith(f": this takes the role {needs}")
+
+
+@pytest.mark.parametrize("command", ["show", "attempts"])
+def test_a_reader_sees_what_is_on_record_about_an_operation(
+    ringonce: Ringonce, operation: int, become: Callable[[str], None], command: str
+) -> None:
+    become("reader")
+    said(ringonce(command, operation))
 
 
 def test_whoever_waits_too_long_for_a_lock_is_told_that_and_not_that_postgres_is_away(
@@ -172,7 +236,7 @@ def test_a_defect_keeps_its_traceback(ringonce: Ringonce, monkeypatch: pytest.Mo
     def broken(_conn: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("worker.store.browse.status", broken)
+    monkeypatch.setattr("worker.store.views.status", broken)
     with pytest.raises(ZeroDivisionError):
         ringonce("status")
 

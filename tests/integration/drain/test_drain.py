@@ -176,8 +176,11 @@ class CountedLeases:
         self.claim_count += 1
         return await self._leases.claim(limit)
 
-    async def due(self, limit: int) -> tuple[int, timedelta | None]:
-        return await self._leases.due(limit)
+    async def soon(self) -> tuple[int, timedelta | None]:
+        return await self._leases.soon()
+
+    def look_everywhere(self) -> None:
+        self._leases.look_everywhere()
 
 
 async def test_a_due_operation_that_somebody_holds_keeps_no_drain_spinning(

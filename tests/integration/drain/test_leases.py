@@ -11,11 +11,13 @@ from datetime import timedelta
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from tests.clocks import HandSetClock
 from tests.integration.drain.house import disconnect_workers, drained, open_test_house, postgres_away
 from tests.integration.outbox.by_hand import CALL, HOUR, SECOND, Outbox
 from tests.postgres import Connect, Database
 from worker.errors import StoreRefused, StoreUnavailable
 from worker.operation import State
+from worker.pacer import Pacer
 from worker.sandbox import Sandbox
 from worker.store import Leases, open_pool, session
 from worker.upkeep import run_once
@@ -24,10 +26,10 @@ HOLD = timedelta(seconds=7)
 
 
 @asynccontextmanager
-async def leasing(database: Database) -> AsyncIterator[Leases]:
+async def leasing(database: Database, looks: Pacer | None = None) -> AsyncIterator[Leases]:
     async with open_pool(database.url, size=1) as pool:
         await pool.wait()
-        yield Leases(pool, node="node/7", hold=HOLD)
+        yield Leases(pool, node="node/7", hold=HOLD, looks=looks)
 
 
 async def test_a_claimed_operation_is_what_was_enqueued(outbox: Outbox, database: Database) -> None:
@@ -96,6 +98,22 @@ async def test_how_soon_something_is_due_is_never_negative(outbox: Outbox, datab
         assert await leases.due(10) == (0, None)
         outbox.enqueue()
         assert await leases.due(10) == (1, timedelta(0))
+
+
+async def test_whether_something_is_due_soon_is_asked_no_more_often_than_it_may_cost(
+    outbox: Outbox, database: Database
+) -> None:
+    clock = HandSetClock()
+    looks = Pacer(clock=clock)
+    outbox.enqueue()
+    async with leasing(database, looks) as leases:
+        assert await leases.soon() == (1, timedelta(0))
+        for _ in range(2):
+            looks.took(1.0)
+        clock.now += 18.9
+        assert await leases.soon() == (0, None)
+        clock.now += 0.2
+        assert await leases.soon() == (1, timedelta(0))
 
 
 async def test_a_broken_connection_is_one_kind_of_error_and_the_next_claim_works(

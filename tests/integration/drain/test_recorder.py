@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 import pytest
 
@@ -15,9 +16,10 @@ from tests.integration.outbox.by_hand import Outbox, accepted, judge
 from tests.postgres import Connect, Database
 from tests.unit.attempts import answer
 from worker.errors import StoreUnavailable
+from worker.observe import Event
 from worker.operation import Answer, State
 from worker.retry import Decision
-from worker.store import Fate, Record, Recorder, open_pool
+from worker.store import Fate, Record, Recorder, open_pool, records
 from worker.store.connection import Pool
 
 SOON = timedelta(milliseconds=4)
@@ -113,6 +115,80 @@ async def test_an_operation_that_is_gone_costs_no_other_its_record(
     async with recording(database) as (recorder, _):
         records = await put_all(recorder, [first, gone, last])
     assert [record.fate for record in records] == [Fate.RECORDED, Fate.REJECTED, Fate.RECORDED]
+
+
+@pytest.fixture
+def holder(connect: Connect) -> Outbox:
+    """Somebody whose transaction stays open."""
+    return Outbox(connect(autocommit=False))
+
+
+EXPECT: Final = b"select outbox.expect(%(id)s)"
+LOCK: Final = b"select from outbox.operation where id = %(id)s for update"
+
+
+@pytest.mark.parametrize("hold", [EXPECT, LOCK], ids=["expect", "lock"])
+async def test_an_operation_that_somebody_locks_waits_alone_and_is_recorded_when_it_is_let_go(
+    outbox: Outbox, database: Database, holder: Outbox, hold: bytes
+) -> None:
+    wanted = decisions(outbox, 9)
+    held = wanted.pop(4)
+    holder.do(hold, id=held.operation.id)
+    async with recording(database, size=9, wait=NEVER) as (recorder, _):
+        locked = asyncio.ensure_future(recorder.put(held))
+        assert await put_all(recorder, wanted) == [Record(Fate.RECORDED, State.SUCCEEDED)] * 8
+        assert (locked.done(), recorder.waiting_count) == (False, 1)
+        assert outbox.state(held.operation.id) == "in_flight"
+        holder.conn.commit()
+        async with asyncio.timeout(PATIENCE):
+            assert await locked == Record(Fate.RECORDED, State.SUCCEEDED)
+
+
+async def test_nothing_that_is_put_afterwards_waits_behind_a_locked_operation(
+    outbox: Outbox, database: Database, holder: Outbox
+) -> None:
+    held, *wanted = decisions(outbox, 4)
+    holder.do(LOCK, id=held.operation.id)
+    async with recording(database) as (recorder, _):
+        locked = asyncio.ensure_future(recorder.put(held))
+        for decision in wanted:  # each a batch of its own
+            assert await put_all(recorder, [decision]) == [Record(Fate.RECORDED, State.SUCCEEDED)]
+        assert not locked.done()
+        holder.conn.rollback()
+        async with asyncio.timeout(PATIENCE):
+            assert (await locked).fate is Fate.RECORDED
+
+
+async def test_a_lock_that_lasts_is_told_and_its_operation_never_rejected(
+    outbox: Outbox, database: Database, holder: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[Event, object]] = []
+    monkeypatch.setattr(records, "emit", lambda event, **said: told.append((event, said.get("operation"))))
+    monkeypatch.setattr(records, "RETRY_SECONDS", (0.01, 0.02))
+    [held] = decisions(outbox, 1)
+    holder.do(LOCK, id=held.operation.id)
+    async with recording(database) as (recorder, _):
+        locked = asyncio.ensure_future(recorder.put(held))
+        await until(lambda: told.count((Event.HELD_UP, held.operation.id)) > 2)
+        holder.conn.rollback()
+        async with asyncio.timeout(PATIENCE):
+            assert (await locked).fate is Fate.RECORDED
+    assert {event for event, _ in told} == {Event.WRITTEN, Event.HELD_UP}
+
+
+async def test_closing_waits_for_no_lock_longer_than_it_may(
+    outbox: Outbox, database: Database, holder: Outbox
+) -> None:
+    held, free = decisions(outbox, 2)
+    holder.do(LOCK, id=held.operation.id)
+    async with recording(database, wait=NEVER) as (recorder, _):
+        puts = [asyncio.ensure_future(recorder.put(decision)) for decision in (held, free)]
+        await until(lambda: recorder.waiting_count == 2)
+        assert await recorder.close(within=timedelta(seconds=0.5)) == 1
+        with pytest.raises(asyncio.CancelledError):
+            await puts[0]
+        assert (await puts[1]).fate is Fate.RECORDED
+    holder.conn.rollback()
 
 
 async def test_a_decision_is_kept_while_postgres_is_away_and_recorded_when_it_is_back(

@@ -17,13 +17,17 @@ from tests.integration.outbox.by_hand import (
     Outbox,
     accepted,
     ids,
+    judge,
 )
 from tests.integration.sql.plain_sql import refused
+from tests.listening import Said
 from tests.postgres import Connect
 from worker.errors import SendWindowPassed
+from worker.observe import Event
 from worker.operation import Answer, NoAnswer, Phase, Reply, State
 from worker.outcome import classify
 from worker.retry import decide
+from worker.store.history import Memory
 
 REFUSED = Answer(400, ((b"content-type", b"application/json"),), b'{"status":"error","error_code":"INVALID"}')
 RESET = NoAnswer(Phase.SENT, httpx.ReadError("reset"))
@@ -254,6 +258,21 @@ def test_a_tolerated_loss_is_adopted_by_itself(outbox: Outbox) -> None:
     assert (action["name"], action["reason"]) == ("adopt_history", "within the tolerated loss of 00:05:00")
 
 
+def test_what_a_tolerated_loss_leaves_unresolved_is_said_once(outbox: Outbox, said: Said) -> None:
+    outbox.enqueue(deadline=2 * HOUR)
+    outbox.tell(outbox.claim_one(), RESET)
+    outbox.go_on(3 * HOUR)
+    assert outbox.settle() == 1, "unresolved before, and no news"
+    late = outbox.enqueue(deadline=MINUTE)
+    outbox.do(b"update outbox.history set tolerated_loss = '00:05:00'")
+    lose(outbox, since=4 * MINUTE)
+    memory = Memory()
+    for _ in range(2):
+        assert memory.compare(outbox.conn, hold=30 * SECOND) is None
+    assert outbox.state(late) == "unresolved"
+    assert said.of(Event.UNRESOLVED) == [{"operation": late, "cause": "history_adopted"}]
+
+
 @pytest.mark.parametrize(
     ("tolerated", "since", "change"),
     [
@@ -320,3 +339,18 @@ def test_law_6_nothing_ends_as_not_executed_while_nobody_knows_what_was_lost(
     assert outbox.record(decision) == [("recorded", "queued")]
     assert adopt(outbox, since) == (1, 1)
     assert outbox.state(id_) == "unresolved"
+
+
+def test_a_report_that_comes_while_a_history_is_adopted_waits_for_nobody_and_counts_afterwards(
+    outbox: Outbox, connect: Connect
+) -> None:
+    id_ = outbox.enqueue()
+    held = outbox.claim_one()
+    since = lose(outbox, since=MINUTE)
+    outbox.do(b"set lock_timeout = '2s'")
+    with connect(autocommit=False) as administrator:
+        assert adopt(Outbox(administrator), since) == (1, 0)
+        assert [told.fate for told in outbox.record(judge(held, accepted()))] == ["locked"]
+        administrator.commit()
+    assert outbox.tell(held, accepted()) == ("settled", "succeeded")
+    assert outbox.state(id_) == "succeeded"

@@ -208,7 +208,8 @@ async def test_a_replica_is_no_place_for_claims(main: EmbeddedPostgres, folder: 
         with closing(psycopg.connect(other.url_of("shop"), autocommit=True)) as conn:
             reader = Outbox(conn)
             assert shut(reader) == "this server is a replica"
-            assert note(reader) == {"shut": "this server is a replica", "history_number": None, "lsn": None}
+            noted = note(reader)
+            assert (noted.pop("shut"), set(noted.values())) == ("this server is a replica", {None})
             assert reader.due() == (0, None)
 
 

@@ -20,6 +20,7 @@ from tests.integration.model.clocks import HOLD, KEY_TTL, SETTLE, Clocks
 from worker.operation import Endpoint, Operation
 from worker.store.leases import endpoint_of, leased
 from worker.store.statements import statement
+from worker.store.watermarks import Watermarks
 
 HISTORY: Final = ("attempt", "operation", "action", "finished_count", "history")
 """What is lost with the last commits."""
@@ -78,10 +79,10 @@ class World:
 
     def claim(self, limit: int, node: str) -> list[Operation]:
         """One real claim. Postgres may return its rows in any order, and the model must not."""
-        values = {"max_count": limit, "hold": HOLD, "node": node}
+        values = {"max_count": limit, "hold": HOLD, "node": node, "look_back": None, **Watermarks().known()}
         start = {"after_account": "", "after_endpoint": "", "after_lane": ""}
         rows = sorted(self.rows(statement("claim"), values | start), key=itemgetter("id"))
-        return [leased(row, self.endpoints[row["endpoint"]]) for row in rows]
+        return [leased(row, self.endpoints[row["endpoint"]]) for row in rows if row["lease_token"]]
 
     def do_upkeep(self) -> None:
         self.rows(statement("rescue"), {"max_count": 100})

@@ -7,6 +7,7 @@ every time on record goes back by as much as the test goes on, which is the same
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,12 +18,14 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from tests.integration.outbox.racing import PATIENCE
 from worker.operation import Answer, Operation, Reply
 from worker.outcome import classify
 from worker.retry import Decision, decide
 from worker.store.leases import endpoint_of, leased
 from worker.store.records import columns
 from worker.store.statements import statement
+from worker.store.watermarks import Watermarks
 
 SECOND: Final = timedelta(seconds=1)
 MINUTE: Final = timedelta(minutes=1)
@@ -166,21 +169,46 @@ class Outbox:
     def claim(
         self, limit: int = 100, *, after: Sequence[str] = ("", "", ""), hold: timedelta = HOLD
     ) -> list[Operation]:
-        """One claim, as ``Leases`` makes it."""
-        start = dict(zip(("after_account", "after_endpoint", "after_lane"), after, strict=True))
-        rows = self.rows(statement("claim"), max_count=limit, hold=hold, node="test/1", **start)
+        """One sweep, as ``Leases`` makes it."""
+        return self.leased(self.claim_rows(limit, Watermarks(), None, after=after, hold=hold))
+
+    def leased(self, rows: list[dict[str, Any]]) -> list[Operation]:
+        """The operations that a claim's rows lease."""
         endpoints = (
             {row["name"]: endpoint_of(row) for row in self.rows(statement("endpoints"))} if rows else {}
         )
         return [leased(row, endpoints[row["endpoint"]]) for row in rows]
+
+    def claim_rows(
+        self,
+        limit: int,
+        marks: Watermarks,
+        look_back: float | None,
+        *,
+        after: Sequence[str] = ("", "", ""),
+        hold: timedelta = HOLD,
+    ) -> list[dict[str, Any]]:
+        """What a claim leases to a worker that knows *marks*; it sweeps if *look_back* (seconds) is None."""
+        values = {
+            "max_count": limit,
+            "hold": hold,
+            "node": "test/1",
+            "look_back": look_back,
+            **dict(zip(("after_account", "after_endpoint", "after_lane"), after, strict=True)),
+            **marks.known(),
+        }
+        rows = self.rows(statement("claim"), **values)
+        return [row for row in rows if row["lease_token"] is not None]  # others tell of what it settled
 
     def claim_one(self) -> Operation:
         [operation] = self.claim(1)
         return operation
 
     def tell(self, operation: Operation, reply: Reply) -> Told:
-        """Record what came of an attempt, as a worker would that met *reply*."""
-        [told] = self.record(judge(operation, reply))
+        """Record what came of an attempt, as a worker would that met *reply*: again, while it is locked."""
+        decision, give_up_at = judge(operation, reply), time.monotonic() + PATIENCE
+        while (told := self.record(decision)[0]).fate == "locked":
+            assert time.monotonic() < give_up_at, "nobody let go of it"
         return told
 
     def record(self, *decisions: Decision) -> list[Told]:
@@ -190,10 +218,10 @@ class Outbox:
         return [told[each.operation.id, each.operation.lease.number] for each in decisions]
 
     def rescue(self) -> int:
-        return int(self.value(statement("rescue"), max_count=100))
+        return len(self.rows(statement("rescue"), max_count=100))
 
     def settle(self) -> int:
-        return int(self.value(statement("settle"), max_count=100))
+        return len(self.rows(statement("settle"), max_count=100))
 
     def due(self, limit: int = 100) -> tuple[int, float | None]:
         [row] = self.rows(statement("due"), max_count=limit)

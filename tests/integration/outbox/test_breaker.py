@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
-from tests.integration.outbox.by_hand import MINUTE, SECOND, Outbox, accepted
+from tests.integration.outbox.by_hand import MINUTE, SECOND, Outbox, accepted, judge
+from tests.integration.outbox.racing import PATIENCE, aside, until_blocked
+from tests.postgres import Connect
 from tests.unit.attempts import TIMED_OUT, answer
-from worker.operation import Reply
+from worker.operation import Operation, Reply
+from worker.store.records import columns
+from worker.store.statements import statement
 
 AFTER = 20
 """The default of ``breaker_after``."""
@@ -112,6 +117,24 @@ def test_a_probe_whose_worker_died_gives_its_slot_back_with_its_lease(outbox: Ou
     outbox.rescue()
     [another] = outbox.claim(50)
     assert another.lease.token != probe.lease.token
+
+
+def turns(outbox: Outbox, operations: Sequence[Operation]) -> list[str]:
+    """What the record of no answer to *operations* tells of breakers."""
+    reports = columns([judge(each, TIMED_OUT) for each in operations])
+    return [row["fate"] for row in outbox.rows(statement("record"), **reports) if row["number"] is None]
+
+
+def test_of_two_who_would_open_it_at_once_one_is_told_that_it_did(
+    outbox: Outbox, other: Outbox, connect: Connect
+) -> None:
+    outbox.enqueue_each(2 * AFTER)
+    claimed = outbox.claim(2 * AFTER)
+    with outbox.conn.transaction():
+        first = turns(outbox, claimed[:AFTER])
+        second = aside(lambda: turns(other, claimed[AFTER:]))
+        until_blocked(connect(), other.conn)
+    assert (first, second.result(PATIENCE)) == (["breaker_opened"], [])
 
 
 def test_due_waits_for_the_breaker_as_claim_does(outbox: Outbox) -> None:

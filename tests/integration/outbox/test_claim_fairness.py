@@ -144,6 +144,14 @@ def test_an_operation_that_somebody_holds_hides_nothing_else_in_its_lane(
     assert ids(outbox.claim(1)) == [free]
 
 
+@pytest.mark.parametrize("lane_count", [3, 26, 49, 99, 100, 101])
+def test_no_more_are_claimed_than_were_asked_for(outbox: Outbox, lane_count: int) -> None:
+    outbox.fill(5 * lane_count, lane="lane ", lane_count=lane_count)
+    claimed = outbox.claim(100)
+    assert len(claimed) == min(100, 5 * lane_count)
+    assert len({operation.lane for operation in claimed}) == min(100, lane_count)
+
+
 async def test_the_leases_of_a_worker_go_round_the_lanes(outbox: Outbox, database: Database) -> None:
     for lane in "abcde":
         outbox.enqueue_each(2, lane=lane)

@@ -21,7 +21,7 @@ from tests.integration.outbox.by_hand import (
     accepted,
     judge,
 )
-from tests.integration.outbox.racing import PATIENCE, aside, at_once, until_blocked
+from tests.integration.outbox.racing import at_once
 from tests.postgres import Connect
 from tests.unit.attempts import NOT_CONNECTED, TIMED_OUT, answer
 from worker.operation import Answer, Operation, Reply, State
@@ -120,22 +120,39 @@ def test_an_attempt_on_record_cannot_be_written_anew(outbox: Outbox) -> None:
         assert refusal.value.sqlstate == "RO010"
 
 
-def test_reordered_batches_on_two_connections_wait_for_each_other_and_never_in_a_circle(
-    outbox: Outbox, other: Outbox, connect: Connect
+def test_reordered_batches_on_two_connections_never_wait_in_a_circle_and_each_report_counts_once(
+    outbox: Outbox, other: Outbox
 ) -> None:
-    holder, observer = Outbox(connect(autocommit=False)), connect()
-    for _ in range(3):
-        outbox.enqueue_each(20)
+    for _ in range(ROUNDS):
+        operations = outbox.enqueue_each(20)
         batch = [judge(operation, accepted()) for operation in outbox.claim()]
-        middle = sorted(each.operation.id for each in batch)[10]
-        holder.do(b"select from outbox.operation where id = %(id)s for no key update", id=middle)
-        there = aside(lambda batch=batch: outbox.record(*batch))  # type: ignore[misc]
-        back = aside(lambda batch=batch: other.record(*reversed(batch)))  # type: ignore[misc]
-        until_blocked(observer, outbox.conn, other.conn)
-        holder.conn.commit()
-        told = there.result(PATIENCE) + back.result(PATIENCE)
-        assert {one.state for one in told} == {"succeeded"}
-        assert sorted(one.fate for one in told) == ["recorded"] * 20 + ["repeated"] * 20
+        there, back = at_once(
+            lambda batch=batch: outbox.record(*batch),  # type: ignore[misc]
+            lambda batch=batch: other.record(*reversed(batch)),  # type: ignore[misc]
+        )
+        fates = [one.fate for one in there + back]
+        assert fates.count("recorded") == 20
+        assert set(fates) <= {"recorded", "repeated", "locked"}
+        assert outbox.states(operations) == {"succeeded"}
+
+
+def test_what_somebody_locks_is_passed_over_and_the_rest_of_its_batch_recorded(
+    outbox: Outbox, connect: Connect
+) -> None:
+    holder = Outbox(connect(autocommit=False))
+    outbox.enqueue_each(5)
+    batch = [judge(operation, accepted()) for operation in outbox.claim()]
+    held = batch[2].operation.id
+    holder.do(b"select from outbox.operation where id = %(id)s for update", id=held)
+    before = outbox.attempts(held)
+    outbox.do(b"set lock_timeout = '2s'")
+    told = outbox.record(*batch)
+    assert [one.fate for one in told] == ["recorded", "recorded", "locked", "recorded", "recorded"]
+    assert (outbox.state(held), outbox.attempts(held)) == ("in_flight", before), "nothing of it was written"
+    holder.conn.rollback()
+    fates = [one.fate for one in outbox.record(*batch)]
+    assert fates == ["repeated", "repeated", "recorded", "repeated", "repeated"]
+    assert outbox.state(held) == "succeeded"
 
 
 def test_a_batch_tells_the_fate_of_each_of_its_reports(outbox: Outbox) -> None:

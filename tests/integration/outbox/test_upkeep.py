@@ -100,7 +100,7 @@ def test_a_rescue_takes_the_longest_lost_first_and_no_more_than_it_may(outbox: O
     outbox.enqueue_each(3)
     outbox.claim()
     outbox.go_on(RESCUED_AFTER)
-    assert outbox.value(b"select outbox.rescue(1)") == 1
+    assert outbox.value(b"select id from outbox.rescue(1)") == first
     assert outbox.state(first) == "queued"
     assert outbox.rescue() == 3
 
@@ -349,6 +349,25 @@ async def test_law_10_a_retention_of_days_is_exact_hours_even_where_clocks_chang
         True,
         False,
     )
+
+
+@pytest.mark.parametrize("retire", ["scrub(%(keep)s::interval, 9)", "retire(%(keep)s, %(keep)s, 9, 'GDPR')"])
+def test_law_10_days_that_a_person_asks_for_are_exact_hours_as_well(outbox: Outbox, retire: str) -> None:
+    outbox.do(b"set timezone = 'Europe/Berlin'")
+    days = days_across_a_clock_change()
+    older = finished(outbox, 2 * MINUTE)
+    younger = finished(outbox, timedelta(days=days) - MINUTE)
+    outbox.rows(f"select outbox.{retire}".encode(), keep=f"{days} days")
+    left = outbox.rows(b"select id from outbox.operation where payload is not null")
+    assert ([row["id"] for row in left], older < younger) == ([younger], True)
+
+
+def test_law_10_a_retention_is_as_long_as_its_seconds_whatever_it_compares_as(outbox: Outbox) -> None:
+    id_ = finished(outbox, MINUTE)
+    for pass_ in ("scrub", "purge"):  # two days, by years of 360; from a date, in three days
+        with pytest.raises(psycopg.Error, match="key_ttl"):
+            outbox.rows(f"select outbox.{pass_}('-1 year 362 days', 9)".encode())
+    assert outbox.operation(id_)["payload"] is not None
 
 
 async def test_law_10_a_duration_of_days_becomes_exact_hours(outbox: Outbox) -> None:

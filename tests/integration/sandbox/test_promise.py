@@ -360,6 +360,13 @@ def test_a_full_ledger_refuses_to_execute_but_still_replays() -> None:
         assert ask(api, key="2").status == 200
 
 
+def test_the_ledger_keeps_the_traceparent_that_came_and_no_more_than_one_is_long(api: Sandbox) -> None:
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    for headers in ((), (f"traceparent: {parent}",), (f"Traceparent: {parent}{'x' * 1000}",)):
+        ask(api, headers=headers)
+    assert [each.traceparent for each in api.requests] == [None, parent, parent]
+
+
 def test_the_oldest_requests_are_dropped_and_counted() -> None:
     with Sandbox(SandboxSettings(ledger_limit=3)) as api:
         for number in range(5):

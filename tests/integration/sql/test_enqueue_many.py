@@ -227,3 +227,11 @@ def test_many_batches_with_keys_in_common_all_come_through(
         )
         created += sum(each["created"] for answer in answers for each in answer)
     assert created == 15 * 40
+
+
+def test_the_settings_of_its_transaction_are_left_alone(conn: psycopg.Connection) -> None:
+    settings = "select name, setting from pg_settings where name !~ '[.]' order by name"
+    with conn.transaction():
+        before = rows(conn, settings)
+        enqueue_many(conn, ["{}"] * 3)
+        assert rows(conn, settings) == before

@@ -35,16 +35,18 @@ LOGINS: Final = {
     "admin": "outbox_admin",
     "stranger": None,
 }
-VIEWS: Final = {"status", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "shut"}
+WAITING: Final = {"announcement"}
+"""What is still to be told to apps: names of their tasks, keys and states."""
+VIEWS: Final = {"status", "stop", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "shut"}
 SETTINGS: Final = {"account", "endpoint", "schema_version"}
 CHECKING: Final = {"is_exact", "exact", "is_plausible", "is_key"}
 """A check calls its functions in the name of whoever writes the row."""
-ADMIN_FUNCTIONS: Final = {"cancel", "retry", "reissue", "resolve", "pause", "resume"} | {
-    "doubt_history", "adopt_history", "confirm_history", "why_shut"
+ADMIN_FUNCTIONS: Final = {"cancel", "retry", "reissue", "resolve", "pause", "resume", "retire"} | {
+    "doubt_history", "adopt_history", "confirm_history", "why_shut", "sizes"
 }  # fmt: skip
 WORKER_FUNCTIONS: Final = {"claim", "record", "block", "unblock", "suspect", "rescue", "settle_passed"} | {
     "fold_counts", "scrub", "purge", "forget_workers", "due", "note_history", "doubt_history"
-}  # fmt: skip
+} | {"claim_announcements", "record_announcements"}  # fmt: skip
 
 
 class Logins:
@@ -115,7 +117,7 @@ def test_a_stranger_does_not_even_enter_the_schema(logins: Logins) -> None:
 
 def test_a_producer_may_only_enqueue_and_see_results(logins: Logins) -> None:
     producer = logins["producer"]
-    assert may_call(producer) == {"enqueue", "enqueue_many"}
+    assert may_call(producer) == {"enqueue", "enqueue_many", "expect"}
     assert may_read(producer) == {"result"}
     assert may_write(producer) == set()
     with refused(producer, "42501"):
@@ -186,19 +188,30 @@ def test_a_worker_does_its_work_without_more_rights(logins: Logins, conn: psycop
     assert record(worker, mine, "accepted", "succeeded", provider_id="v-1")["fate"] == "recorded"
     for chore in ("due(1)", "rescue(1)", "settle_passed(1)", "fold_counts()", "scrub('9000:00:00', 1)",
                   "purge('9000:00:00', 1)", "forget_workers()", "block('other', 'voice.call', 1, 'busy')",
-                  "unblock('other', 'voice.call')", "suspect('other', 1, 403, 60)"):  # fmt: skip
+                  "unblock('other', 'voice.call')", "suspect('other', 1, 403, 60)",
+                  "claim_announcements(1, '15 s')", "record_announcements('{}', '{}')"):  # fmt: skip
         worker.execute(sql.SQL("select * from outbox.{}").format(sql.SQL(chore)))
 
 
 def test_a_reader_reads_the_views_and_nothing_personal(logins: Logins) -> None:
     reader = logins["reader"]
-    assert may_read(reader) == VIEWS | SETTINGS | {"worker", "throttle", "account_meter", "history"}
+    records = {"operation", "attempt", "action"}
+    assert may_read(reader) == VIEWS | SETTINGS | WAITING | records | {
+        "worker",
+        "throttle",
+        "account_meter",
+        "history",
+    }
     assert may_write(reader) == set()
-    assert may_call(reader) == {"why_shut"}
+    assert may_call(reader) == {"why_shut", "sizes"}
     for view in VIEWS:
         reader.execute(sql.SQL("select * from outbox.{}").format(sql.Identifier(view)))
-    with refused(reader, "42501"):
-        reader.execute("select payload from outbox.operation")
+    for column in ("payload", "response_headers", "response_body", "lease_token"):
+        with refused(reader, "42501"):
+            reader.execute(sql.SQL("select {} from outbox.operation").format(sql.Identifier(column)))
+    for column in ("late_body", "lease_token"):
+        with refused(reader, "42501"):
+            reader.execute(sql.SQL("select {} from outbox.attempt").format(sql.Identifier(column)))
 
 
 def test_an_administrator_steers_by_functions_and_settings(logins: Logins, conn: psycopg.Connection) -> None:

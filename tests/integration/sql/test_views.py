@@ -65,7 +65,7 @@ def overtaken(conn: psycopg.Connection, id_: int) -> Row:
         conn.execute(
             "update outbox.operation set lease_expires_at = now() - interval '2 min' where id = %s", [id_]
         )
-    assert value(conn, "select outbox.rescue(1)") == 1
+    assert value(conn, "select count(*) from outbox.rescue(1)") == 1
     age(conn, id_, timedelta(minutes=2))
     return lease(conn, id_)
 
@@ -124,6 +124,46 @@ def test_status_tells_how_old_the_oldest_is(conn: psycopg.Connection) -> None:
     enqueue(conn)
     age(conn, first, timedelta(hours=1))
     assert value(conn, "select oldest from outbox.status") == operation(conn, first)["created_at"]
+
+
+# Stops.
+
+
+def test_stop_tells_what_stops_an_account_how_until_when_and_why(conn: psycopg.Connection) -> None:
+    call(conn, "outbox.pause", account="default", reason="wrong caller id")
+    call(conn, "outbox.block", account="other", endpoint=None, seconds=600, reason="401")
+    call(conn, "outbox.block", account="other", endpoint="sms.send", seconds=60, reason="429")
+    conn.execute(
+        "update outbox.account_meter set doubt_run = 20, probe_at = now(), probe_wait = 1"
+        " where account = 'twin'"
+    )
+    told = rows(
+        conn,
+        "select account, how, endpoint, since is null as unknown, until > now() as lasts, reason"
+        " from outbox.stop order by account, how",
+    )
+    assert [tuple(each.values()) for each in told] == [
+        ("default", "paused", None, False, None, "wrong caller id"),
+        ("other", "blocked", None, True, True, "401"),
+        ("other", "throttled", "sms.send", False, True, "429"),
+        ("twin", "in doubt", None, True, False, "20 ambiguous attempts in a row opened its breaker"),
+    ]
+
+
+def test_what_is_resumed_is_stopped_by_nothing(conn: psycopg.Connection) -> None:
+    call(conn, "outbox.pause", account="other", reason="why")
+    call(conn, "outbox.block", account="other", endpoint=None, seconds=600, reason="401")
+    call(conn, "outbox.block", account="other", endpoint="sms.send", seconds=60, reason="429")
+    conn.execute("update outbox.account_meter set probe_at = now(), probe_wait = 1 where account = 'other'")
+    assert value(conn, "select count(*) from outbox.stop") == 4
+    call(conn, "outbox.resume", account="other", reason="put right")
+    assert rows(conn, "select * from outbox.stop") == []
+
+
+def test_an_account_that_is_gone_is_stopped_by_nothing(conn: psycopg.Connection) -> None:
+    conn.execute("update outbox.account_meter set probe_at = now(), probe_wait = 1 where account = 'twin'")
+    conn.execute("delete from outbox.account where name = 'twin'")
+    assert rows(conn, "select * from outbox.stop") == []
 
 
 # Backlog.
@@ -349,7 +389,7 @@ def test_a_result_is_found_by_its_key_through_an_index(conn: psycopg.Connection)
 
 
 @pytest.mark.parametrize(
-    "view", ["status", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "result"]
+    "view", ["status", "stop", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "result"]
 )
 def test_views_of_an_empty_outbox_are_empty(conn: psycopg.Connection, view: str) -> None:
     assert rows(conn, f"select * from outbox.{view}") == []

@@ -12,9 +12,10 @@ from tests.postgres import Connect
 from worker import enqueue
 from worker.errors import OperationNotFound
 from worker.operation import Phase, State, Verdict
-from worker.store import browse, statements
+from worker.store import statements
 from worker.store.administration import add_account, cancel, pause
-from worker.store.browse import accounts, contents, dossier, status, throttles
+from worker.store.dossiers import contents, dossier
+from worker.store.views import accounts, status
 
 START = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 BODY = '{ "to":["+4930123"],  "text":"Gr\u00fc\u00dfe" }'
@@ -148,7 +149,7 @@ def test_a_dossier_is_of_one_moment(
             cancel(administrator, id_, "why")
         return statement(name)
 
-    monkeypatch.setattr(browse, "statement", cancelled_meanwhile)
+    monkeypatch.setattr(statements, "statement", cancelled_meanwhile)
     found = dossier(conn, id_)
     assert (found.operation.state, found.actions) == (State.QUEUED, [])
     assert [each.state for each in status(conn)] == [State.CANCELLED]
@@ -195,23 +196,31 @@ def test_accounts_come_with_limits_and_stops(conn: psycopg.Connection) -> None:
         "update outbox.account set blocked_until = %s, blocked_reason = '401' where name = 'another'", [START]
     )
     another, default = accounts(conn)
-    assert (another.name, another.blocked_until, another.blocked_reason) == ("another", START, "401")
-    assert (default.name, default.paused_reason, default.max_in_flight) == (
-        "default",
-        "wrong caller id",
-        None,
-    )
+    assert (another.name, default.name, default.max_in_flight) == ("another", "default", None)
+    assert [(each.how, each.until, each.reason) for each in another.stops] == [("blocked", START, "401")]
+    assert [(each.how, each.until, each.reason) for each in default.stops] == [
+        ("paused", None, "wrong caller id")
+    ]
     assert accounts(conn, "default") == [default]
 
 
-def test_throttles_name_the_endpoint_that_is_stopped(conn: psycopg.Connection) -> None:
+def test_of_what_stops_an_account_the_strongest_comes_first(conn: psycopg.Connection) -> None:
     conn.execute(
         "insert into outbox.throttle (account, endpoint, blocked_until, blocked_reason)"
-        " values ('default', 'sms.send', %s, '429')",
-        [START],
+        " values ('default', 'voice.call', %(at)s, '503'), ('default', 'sms.send', %(at)s, '429')",
+        {"at": START},
     )
-    [throttle] = throttles(conn)
-    assert (throttle.account, throttle.endpoint, throttle.blocked_until) == ("default", "sms.send", START)
+    conn.execute("update outbox.account_meter set probe_at = now(), probe_wait = 1")
+    conn.execute("update outbox.account set blocked_until = now(), blocked_reason = '401'")
+    pause(conn, "default", "wrong caller id")
+    [account] = accounts(conn)
+    assert [(each.how, each.endpoint) for each in account.stops] == [
+        ("paused", None),
+        ("blocked", None),
+        ("in doubt", None),
+        ("throttled", "sms.send"),
+        ("throttled", "voice.call"),
+    ]
 
 
 def test_times_are_read_alike_however_the_database_writes_them(
@@ -224,19 +233,19 @@ def test_times_are_read_alike_however_the_database_writes_them(
     assert all(each.oldest_age for each in status(german))
 
 
-def test_counts_and_accounts_need_no_more_than_the_role_outbox_reader(
+def test_counts_accounts_and_a_dossier_need_no_more_than_the_role_outbox_reader(
     conn: psycopg.Connection, connect: Connect
 ) -> None:
     id_ = in_flight(conn)
     reader = connect(options="-c role=outbox_reader")
     assert [each.count for each in status(reader)] == [1]
-    assert [each.name for each in accounts(reader)] == ["default"]
-    assert throttles(reader) == []
+    assert [(each.name, each.stops) for each in accounts(reader)] == [("default", [])]
+    assert len(dossier(reader, id_).attempts) == 2
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         contents(reader, id_)
 
 
-def test_a_dossier_and_its_contents_need_no_more_than_the_role_outbox_admin(
+def test_what_an_operation_says_needs_no_more_than_the_role_outbox_admin(
     conn: psycopg.Connection, connect: Connect
 ) -> None:
     id_ = in_flight(conn)
