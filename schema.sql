@@ -1566,20 +1566,26 @@ begin
     gate as materialized (select name, allowance from unnest(gates)),
     shut as materialized (select coalesce(array_agg(name), '{}') as names from gate where allowance = 0),
     moment as materialized (select clock_timestamp() as now),
+    -- Lanes with something due, each with the first of it: the dead entries before that one are walked over once, not twice.
     due_lane as materialized (
-        select l.*, least((select min(g.allowance) from gate g where g.name in (l.account, l.account || ' ' || l.endpoint)), max_count) as most
+        select l.*, first.priority, first.next_attempt_at as begin,
+               least((select min(g.allowance) from gate g where g.name in (l.account, l.account || ' ' || l.endpoint)), max_count) as most
           from (select account, endpoint, lane, place,
                        outbox.behind(mark_0, since) as from_0, outbox.behind(mark_1, since) as from_1,
                        outbox.behind(mark_2, since) as from_2, outbox.behind(mark_3, since) as from_3
-                  from unnest(lanes) with ordinality as known (account, endpoint, lane, mark_0, mark_1, mark_2, mark_3, place)) as l
-         cross join shut cross join moment
-         where not (l.account = any (shut.names) or l.account || ' ' || l.endpoint = any (shut.names))
-           and exists (select from (values (0::smallint, l.from_0), (1::smallint, l.from_1), (2::smallint, l.from_2), (3::smallint, l.from_3))
-                              as p (priority, begin)
-                        cross join lateral (select from outbox.operation o
-                              where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane
-                                and o.priority = p.priority and o.next_attempt_at >= p.begin and o.next_attempt_at <= moment.now
-                              order by o.next_attempt_at, o.id limit 1) as first)  -- the order names the index
+                  from unnest(lanes) with ordinality as known (account, endpoint, lane, mark_0, mark_1, mark_2, mark_3, place)
+                 cross join shut
+                 where not (account = any (shut.names) or account || ' ' || endpoint = any (shut.names))) as l
+         cross join moment
+         cross join lateral (
+               select p.priority, o.next_attempt_at
+                 from (values (0::smallint, l.from_0), (1::smallint, l.from_1), (2::smallint, l.from_2), (3::smallint, l.from_3))
+                      as p (priority, begin)
+                cross join lateral (select o.next_attempt_at from outbox.operation o
+                       where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane
+                         and o.priority = p.priority and o.next_attempt_at >= p.begin and o.next_attempt_at <= moment.now
+                       order by o.next_attempt_at, o.id limit 1) as o  -- the order names the index
+                limit 1) as first
          order by l.place limit max_count),
     share as materialized (select ceil(max_count::numeric / greatest(count(*), 1))::integer as quota, count(*) as lane_count from due_lane),
     -- The rows of each lane by priority (VALUES keeps its order, the outer limit stops early), past those that other claims hold.
@@ -1593,9 +1599,11 @@ begin
                 cross join lateral (
                       select o.id from outbox.operation o
                        where o.state = 'queued' and o.account = l.account and o.endpoint = l.endpoint and o.lane = l.lane
-                         and o.priority = p.priority and o.next_attempt_at >= p.begin and o.next_attempt_at <= moment.now
+                         and o.priority = p.priority and o.next_attempt_at <= moment.now
+                         and o.next_attempt_at >= case when p.priority = l.priority then l.begin else p.begin end
                        order by o.next_attempt_at, o.id limit least(share.quota, l.most)
                          for no key update of o skip locked) as o
+                where p.priority >= l.priority
                 limit least(share.quota, l.most)) as taken)
     -- By turns: of each lane its first, then of each its second. Shares are rounded up, and what is too much is left.
     select (select array_agg(id) from (select id from picked order by turn, place limit max_count) as fair),
@@ -2140,7 +2148,7 @@ declare
 begin
     select array_agg(id) into lost from (
         select o.id from outbox.operation o
-         where o.state = 'in_flight' and o.lease_expires_at < clock_timestamp() - interval '5 seconds'
+         where o.state = 'in_flight' and o.lease_expires_at < (select clock_timestamp()) - interval '5 seconds'
          order by o.lease_expires_at limit max_count for no key update skip locked) as expired;
     if lost is null then
         return;
@@ -2185,10 +2193,10 @@ begin
     end if;
     select array_agg(id) into passed from (
         select id from (select o.id from outbox.operation o
-            where o.state = 'queued' and o.first_sent_at is not null and o.key_window_closes_at <= clock_timestamp()
+            where o.state = 'queued' and o.first_sent_at is not null and o.key_window_closes_at <= (select clock_timestamp())
             order by o.key_window_closes_at limit max_count for no key update skip locked) as closed
         union
-        select id from (select o.id from outbox.operation o where o.state = 'queued' and o.deadline_at <= clock_timestamp()
+        select id from (select o.id from outbox.operation o where o.state = 'queued' and o.deadline_at <= (select clock_timestamp())
             order by o.deadline_at limit max_count for no key update skip locked) as late) as passed;
     if passed is not null then
         return query select * from unnest(outbox.settle_unsendable(passed));
@@ -2218,7 +2226,7 @@ begin
     end if;
     with old as (
         select o.id from outbox.operation o
-         where o.finished_at is not null and o.payload is not null and o.finished_at < clock_timestamp() - lasts
+         where o.finished_at is not null and o.payload is not null and o.finished_at < (select clock_timestamp()) - lasts
          order by o.finished_at limit max_count for no key update skip locked),
     evidence as (update outbox.attempt a set late_body = null
                   where a.operation_id = any (array(select id from old)) and a.late_body is not null)
@@ -2243,13 +2251,13 @@ begin
     end if;
     with old as (
         select o.id from outbox.operation o
-         where o.finished_at is not null and o.payload is null and o.finished_at < clock_timestamp() - lasts
+         where o.finished_at is not null and o.payload is null and o.finished_at < (select clock_timestamp()) - lasts
          order by o.finished_at limit max_count for update skip locked)
     delete from outbox.operation o where o.id = any (array(select id from old));
     get diagnostics purged = row_count;
     delete from outbox.announcement a
      where a.id = any (array(
-           select n.id from outbox.announcement n where n.next_attempt_at < clock_timestamp() - lasts
+           select n.id from outbox.announcement n where n.next_attempt_at < (select clock_timestamp()) - lasts
             order by n.next_attempt_at limit max_count for update skip locked));
     return purged;
 end $$;
@@ -2277,7 +2285,7 @@ begin
     update outbox.announcement a
        set next_attempt_at = clock_timestamp() + hold, attempt_count = a.attempt_count + 1
      where a.id = any (array(
-           select n.id from outbox.announcement n where n.next_attempt_at <= clock_timestamp()
+           select n.id from outbox.announcement n where n.next_attempt_at <= (select clock_timestamp())
             order by n.next_attempt_at limit max_count for no key update skip locked))
     returning a.id, a.operation_id, a.task, a.task_id, a.idempotency_key, a.state;
 end $$;

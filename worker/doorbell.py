@@ -6,7 +6,8 @@
 Each worker has one in its main process: a thread with a plain connection, started after the pool. With a
 broker that nodes share, the bell elected on the rota rings for all of them; the others only poll, and ring
 when something has been due for longer than a poll. The election saves rings and decides nothing: one ring
-too many finds nothing to claim. With ``memory://`` no ring leaves its node, so each bell rings for its own.
+too many finds nothing to claim. A drain whose time is over before its work says so by NOTIFY, and is followed
+by another one without a look. With ``memory://`` no ring leaves its node, so each bell rings for its own.
 
 When the broker takes no ring, the bell does the task itself, in its own thread and loop, until the broker
 answers again: Postgres alone decides whether phones ring. The elected bell sends ``upkeep`` as well.
@@ -29,7 +30,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -162,16 +163,21 @@ class Bell:
             self._look_at = min(self._look_at, self._clock() + HUNGER)
         return Counts(drains, self._round(conn), self._here)
 
-    def announce(self) -> None:
+    def announce(self, heard: Sequence[str] = ("",)) -> None:
         """Ring once for what was announced, without a look, unless a drain is awake and heard it as well.
 
         Not while claims are shut: then a look tells whether they still are.
         """
         if self._shut_said_at is not None:
             return
-        if not self._is_someone_awake():
+        if not self._go_on(heard) and not self._is_someone_awake():
             self._ring(DRAIN, 1, DRAIN_EXPIRES)
         self._expect_drain()
+
+    def _go_on(self, heard: Sequence[str]) -> int:
+        """Ring for another drain after each that said it left something, which may not quite have ended."""
+        left = [node for node in heard if node == self._settings.node or (node and self._rope.is_shared)]
+        return self._ring(DRAIN, len(left), DRAIN_EXPIRES) if left else 0
 
     def _hold_on(self) -> None:
         """Attend one connection for as long as it lasts, then wait a little."""
@@ -198,21 +204,22 @@ class Bell:
             if self._failures:
                 emit(Event.RECONNECTED, who="bell")
                 self._failures = 0
-            if self._wait(conn):
-                self.announce()
+            if heard := self._wait(conn):
+                self.announce(heard)
                 self._stop.wait(PATIENCE)
-                self._heard(conn)
+                self._go_on(self._heard(conn))
         rota.sign_off(conn, node=self._settings.node)
 
-    def _wait(self, conn: Connection) -> bool:
-        """Wait until the next look, or until something is announced; whether it was."""
-        if self._heard(conn):  # it came along with the answer to a statement
-            return True
+    def _wait(self, conn: Connection) -> list[str]:
+        """Wait until the next look, or until something is announced; what was."""
+        if heard := self._heard(conn):  # it came along with the answer to a statement
+            return heard
         self._stop.wait(self._look_at - self._clock(), conn.fileno())
         return self._heard(conn)
 
-    def _heard(self, conn: Connection) -> bool:
-        return sum(1 for _ in conn.notifies(timeout=0)) > 0
+    def _heard(self, conn: Connection) -> list[str]:
+        """Announcements: of something new without a word, of what a drain left with the name of its node."""
+        return [notify.payload for notify in conn.notifies(timeout=0)]
 
     def _look(self, conn: Connection) -> int:
         """How many drains to ring for; and when to look again."""

@@ -8,7 +8,9 @@ One drain is one wake-up's worth of work in one event loop. It keeps up to ``con
 and claims again when enough slots are free to be worth a round trip. An answer that was accepted frees its
 slot before it is on record; any other one first tells the fleet what it means. When a claim finds less than
 there is room for, it is dry: then the drain waits for its calls, for a NOTIFY, or for the next due time,
-and ends when nothing comes within the linger. A claimed operation is sent at once; none waits for a slot.
+and ends when nothing comes within the linger. One whose time is over before that has another one rung for:
+to wait for a bell's next look cost 4 s of a minute under a snapshot that somebody held. A claimed operation
+is sent at once; none waits for a slot.
 
 What it must not do is written in the database: every lease, window and limit is decided there (law 10).
 
@@ -83,6 +85,7 @@ async def drain(house: House, *, seconds: float, stop: asyncio.Event) -> Counts:
         await work.run()
     finally:
         await work.finish()
+    await work.hand_on()
     await house.herald.finish()
     emit(
         Event.DRAIN_ENDED,
@@ -140,6 +143,15 @@ class _Drain:
         except asyncio.CancelledError:
             await self._cut()
             raise
+
+    async def hand_on(self) -> None:
+        """If the last claim left something due, have it announced."""
+        if self._dry or self._barren:
+            return
+        try:
+            await self._house.leases.tell_more()
+        except StoreUnavailable as error:
+            emit(Event.DISCONNECTED, error=str(error))
 
     async def _cut(self) -> None:
         for call in self._calls:

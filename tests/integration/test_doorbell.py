@@ -208,6 +208,32 @@ def test_announcement_is_rung_for_at_once_unless_a_drain_is_awake_to_hear_it(
     assert rung() == [DRAIN]
 
 
+def test_a_drain_that_left_something_is_followed_by_another_though_it_is_awake_still(
+    bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorbell, "active_requests", {Request()})
+    bell.announce(["here", "", "elsewhere", "here"])
+    assert rung() == [DRAIN, DRAIN]  # each bell for its own node: no ring leaves it
+    bell.announce(["elsewhere", ""])
+    assert rung() == []
+
+
+@pytest.mark.parametrize("broker", ["redis://127.0.0.1:1/0"])
+def test_with_a_shared_broker_the_bell_goes_on_for_every_node(
+    broker: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bell = Bell(make_app(broker), settings_for(database), slots=lambda: 3, stop=Cord())
+    rings: list[str] = []
+
+    def ring(task: str, *, expires: float) -> None:
+        assert expires == doorbell.DRAIN_EXPIRES
+        rings.append(task)
+
+    monkeypatch.setattr(bell._rope, "ring", ring)
+    bell.announce(["elsewhere", "here"])
+    assert rings == [DRAIN, DRAIN]
+
+
 def test_upkeep_is_rung_for_once_a_round(bell: Bell, conn: psycopg.Connection, clock: HandSetClock) -> None:
     assert [bell.run_once(conn).upkeeps for _ in range(3)] == [1, 0, 0]
     clock.now += LONGEST_ROUND

@@ -7,10 +7,12 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
+import psycopg
+
 from tests.integration.drain.house import LONG, Draining, drained, open_test_house, until
 from tests.integration.outbox.by_hand import HOUR, SECOND, Outbox
 from tests.postgres import Connect, Database
-from worker.drain import Counts
+from worker.drain import Counts, drain
 from worker.house import House
 from worker.operation import Operation, Reply, State, Verdict
 from worker.sandbox import Sandbox
@@ -195,3 +197,17 @@ async def test_a_due_operation_that_somebody_holds_keeps_no_drain_spinning(
         assert (counts.claimed, counted.claim_count < 12) == (0, True), counted.claim_count
         administrator.conn.rollback()
         assert (await drained(house)).claimed == 1
+
+
+async def test_a_drain_whose_time_is_over_before_its_work_says_so_under_the_name_of_its_node(
+    outbox: Outbox, api: Sandbox, database: Database
+) -> None:
+    outbox.enqueue_each(40)
+    with psycopg.connect(database.url, autocommit=True) as listening:
+        listening.execute("listen ringonce")
+        async with open_test_house(database, concurrency=10, node="here") as house:
+            left = await drain(house, seconds=0, stop=asyncio.Event())
+            counts = await drained(house)
+        heard = [notify.payload for notify in listening.notifies(timeout=0)]
+    assert (left.claimed, counts.claimed, len(api.ledger)) == (0, 40, 40)
+    assert heard == ["here"]  # the second one left nothing

@@ -31,6 +31,8 @@ STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
     "record": lambda outbox: outbox.record(*[judge(each, accepted()) for each in outbox.claim(20)]),
     "scrub": lambda outbox: outbox.value(b"select outbox.scrub('10 days', 300)"),
     "purge": lambda outbox: outbox.rows(b"select outbox.scrub('10 days', 300), outbox.purge('10 days', 300)"),
+    "scrub, too early": lambda outbox: outbox.value(b"select outbox.scrub('4000 days', 300)"),
+    "purge, too early": lambda outbox: outbox.value(b"select outbox.purge('4000 days', 300)"),
     "suspect": lambda outbox: outbox.value(b"select outbox.suspect('default', 1, 403, 60)"),
     "unresolved": lambda outbox: outbox.rows(b"select * from outbox.unresolved"),
     "conflict": lambda outbox: outbox.rows(b"select * from outbox.conflict"),
@@ -135,3 +137,16 @@ def test_status_does_not_read_what_is_finished(analyzed: Outbox) -> None:
         [after] = analyzed.rows(READ)
     assert found
     assert after["scanned"] == before["scanned"]
+
+
+@pytest.mark.parametrize("outbox", [fresh], indirect=True, ids=["fresh"])
+def test_rescue_and_settle_read_nothing_whose_time_has_not_come(analyzed: Outbox) -> None:
+    with undone(analyzed):
+        for _ in range(50):
+            analyzed.enqueue(lane="with a deadline", deadline=HOUR)
+        in_flight = len(analyzed.claim(100))
+        [before] = analyzed.rows(READ)
+        assert (analyzed.rescue(), analyzed.settle()) == (0, 0)
+        [after] = analyzed.rows(READ)
+    assert in_flight == 100
+    assert after == before
