@@ -67,10 +67,12 @@ def test_while_that_is_cheap_there_is_no_reason_to_look_at_less(marks: Watermark
         assert marks.is_sweep_due()
 
 
-def test_once_it_is_costly_it_gets_a_twentieth_of_the_time(marks: Watermarks, clock: HandSetClock) -> None:
+def test_once_it_is_costly_it_gets_a_fiftieth_of_the_time(marks: Watermarks, clock: HandSetClock) -> None:
     make_costly(marks)
     assert not marks.is_sweep_due()
-    clock.now += 19.1 * COSTLY
+    clock.now += 48.9 * COSTLY
+    assert not marks.is_sweep_due()
+    clock.now += 0.2 * COSTLY
     assert marks.is_sweep_due()
 
 

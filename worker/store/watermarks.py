@@ -37,6 +37,8 @@ LATE: Final = 0.2
 ``outbox.behind``, too."""
 CHEAP: Final = 0.005
 """Seconds that a look through everything may take without being spared; 1 to 2 ms are usual."""
+SHARE: Final = 0.02
+"""The most of the time that sweeps get: nothing is sent meanwhile, and slots run empty."""
 Lane = tuple[str, str, str]
 """Account, endpoint and lane."""
 Rows = Sequence[Mapping[str, Any]]
@@ -49,7 +51,7 @@ class Watermarks:
     """What one process knows of the lanes that it claims from."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._sweeps = Pacer(free=CHEAP, clock=clock)
+        self._sweeps = Pacer(share=SHARE, free=CHEAP, clock=clock)
         self._marks: dict[Lane, list[datetime | None]] = {}
         """The latest due time that was claimed at each priority; the lane claimed from last comes last."""
         self._emptied_at = -math.inf
