@@ -450,7 +450,8 @@ comment on column outbox.operation.created_at is 'When it was enqueued';
 comment on column outbox.operation.finished_at is 'When it became final; null while it is not';
 
 -- Each index is named for its reader.
-create index operation_to_claim on outbox.operation (account, endpoint, lane, priority, next_attempt_at, id) where state = 'queued';
+-- (created_at, so that outbox.status need not read the rows: with a million scheduled beside ten million finished it read the whole table.)
+create index operation_to_claim on outbox.operation (account, endpoint, lane, priority, next_attempt_at, id) include (created_at) where state = 'queued';
 -- An expression, so that no query about lanes is ever planned over this one.
 create index operation_next_due on outbox.operation ((account || ' ' || endpoint), next_attempt_at) where state = 'queued';
 create index operation_in_flight on outbox.operation (lease_expires_at, account, endpoint) where state = 'in_flight';
@@ -2575,15 +2576,15 @@ comment on function outbox.sizes is 'Bytes of an operation''s payload and of its
 
 -- Views ---------------------------------------------------------------------------------------------------------------
 
-create view outbox.status as  -- each state by itself, because each has an index of its own
-    select account, endpoint, state, count(*) as count, min(created_at) as oldest
-      from outbox.operation where state = 'queued' group by account, endpoint, state
+create view outbox.status as  -- each state by itself, because each has an index of its own, and named, not read: then the index alone is read
+    select account, endpoint, 'queued'::outbox.state as state, count(*) as count, min(created_at) as oldest
+      from outbox.operation where state = 'queued' group by account, endpoint
     union all
-    select account, endpoint, state, count(*) as count, min(created_at) as oldest
-      from outbox.operation where state = 'in_flight' group by account, endpoint, state
+    select account, endpoint, 'in_flight'::outbox.state as state, count(*) as count, min(created_at) as oldest
+      from outbox.operation where state = 'in_flight' group by account, endpoint
     union all
-    select account, endpoint, state, count(*) as count, min(created_at) as oldest
-      from outbox.operation where state = 'unresolved' group by account, endpoint, state
+    select account, endpoint, 'unresolved'::outbox.state as state, count(*) as count, min(created_at) as oldest
+      from outbox.operation where state = 'unresolved' group by account, endpoint
     union all
     select account, endpoint, state, sum(count)::bigint, null
       from outbox.finished_count group by account, endpoint, state having sum(count) <> 0;
