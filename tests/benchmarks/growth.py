@@ -105,7 +105,7 @@ def _rate(stage: Stage, lane: str) -> float:
         conn.execute(
             b"update outbox.operation set next_attempt_at = clock_timestamp() + interval '1 day'"
             b" where state = 'queued' and account || ' ' || endpoint = 'default sms.send'"
-            b" and next_attempt_at < (select clock_timestamp())"  # by index: to read all would empty the cache
+            b" and next_attempt_at < (select clock_timestamp())"  # by index: reading all empties the cache
         )
     stage.api.begin()
     return result.rate

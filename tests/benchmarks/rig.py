@@ -24,8 +24,8 @@ from worker.embedded import EmbeddedPostgres
 ROOT = Path(__file__).parents[2]
 MEMORY = psutil.virtual_memory().total
 SETTINGS = {"max_connections": "300", "shared_buffers": f"{MEMORY // 4 // 2**20}MB", "max_wal_size": "8GB"}
-"""Durable as it comes; with the quarter of the memory that Postgres' manual gives a server as its cache, and no
-checkpoint forced while anything is timed."""
+"""Durable as it comes; with the quarter of the memory that Postgres' manual gives a server as its cache, and
+no checkpoint forced while anything is timed."""
 
 OPEN_FILES = 10_000
 
