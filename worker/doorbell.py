@@ -22,6 +22,10 @@ Decisions:
     rings on their way to the pool too, but keeps for good those that were there when the broker hung up.
     2026-11-24: a bell that fails for a reason nobody foresaw takes its worker down, with exit status 1. A
     worker that is deaf and looks alive would be worse.
+    2026-11-29: a bell whose drains ask for nothing, though something is due, gives up its place on the rota:
+    then views, metrics and ``ringonce probe`` call dead what is of no use. It goes on ringing, and comes back
+    when a drain asks. With a broker that nodes share, only a drain that is said to run here can be missed:
+    its rings may all have gone to other nodes.
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ from worker.complaint import complaint
 from worker.errors import StoreRefused, StoreUnavailable
 from worker.observe import Event, emit
 from worker.pacer import Pacer
+from worker.pulse import Pulse, Vigil, pulse
 from worker.rope import BrokerAway, Rope
 from worker.settings import Settings
 from worker.stopping import Cord, cord
@@ -113,6 +118,7 @@ class Bell:
         slots: Callable[[], int],
         stop: Cord = cord,
         clock: Callable[[], float] = time.monotonic,
+        pulse: Pulse = pulse,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -131,6 +137,7 @@ class Bell:
         self._looks = Pacer(share=SHARE, free=CHEAP, clock=clock)
         self._shut_said_at: float | None = None
         """Claims are shut, and it was said then."""
+        self._vigil = Vigil(pulse, clock=clock)
 
     def run(self) -> None:
         """Ring until the worker stops, whatever happens to Postgres and to the broker."""
@@ -198,6 +205,7 @@ class Bell:
     def _attend(self, conn: Connection) -> None:
         """Look and wait by turns. The first look is what a reconnect owes to all that it has not heard."""
         self._signed_on = False
+        self._vigil.forget()
         self._looks.hurry()
         while not self._stop.is_pulled():
             self.run_once(conn)
@@ -232,6 +240,7 @@ class Bell:
         concurrency = self._settings.concurrency
         due, wait = rota.due(conn, limit=concurrency * max(self._duty.slots, 1))
         self._looks.took(self._clock() - began_at)
+        self._miss_drains(conn, due)
         if not self._is_mine():
             overdue = wait is not None and -wait >= self._settings.poll_seconds
             return math.ceil(due / concurrency) if overdue else 0
@@ -239,6 +248,18 @@ class Bell:
             soon = self._clock() + wait + (PATIENCE if self._is_someone_awake() else 0)
             self._look_at = min(self._look_at, soon)
         return math.ceil(due / concurrency)
+
+    def _miss_drains(self, conn: Connection, due: int) -> None:
+        """Notice that what is due stays due because the drains of this worker stand still.
+
+        One that is full of calls asks for nothing until those end.
+        """
+        is_expected = due > 0 and (not self._rope.is_shared or len(active_requests) > 0)
+        waited = self._vigil.look(is_expected, at_most=2 * self._round_time)
+        patience = OFFICE * self._round_time
+        if waited > patience and not self._vigil.is_over and waited > patience + rota.longest_call(conn):
+            self._vigil.is_over = True
+            emit(Event.DRAINS_STUCK, node=self._settings.node, seconds=waited)
 
     def _is_mine(self) -> bool:
         """Whether what becomes due is this bell's to ring at once."""
@@ -301,8 +322,11 @@ class Bell:
     def _sign_on(self, conn: Connection) -> None:
         self._compare(conn)
         before = self._duty.elected
-        office = timedelta(seconds=OFFICE * self._round_time)
-        self._duty = rota.sign_on(conn, node=self._settings.node, slots=self._slots(), lease=office)
+        if self._vigil.is_over:
+            rota.sign_off(conn, node=self._settings.node)
+        else:
+            office = timedelta(seconds=OFFICE * self._round_time)
+            self._duty = rota.sign_on(conn, node=self._settings.node, slots=self._slots(), lease=office)
         if self._rope.is_shared and self._duty.elected != before:
             emit(Event.BELL_ELECTED if self._duty.elected else Event.BELL_DEPOSED, node=self._settings.node)
         if self._settings.notify and (self._duty.elected != before or not self._signed_on):

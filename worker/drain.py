@@ -34,6 +34,7 @@ from worker.errors import CallCut, ClaimsShut, StoreUnavailable
 from worker.house import RECORD_SECONDS, House
 from worker.observe import Event, emit, named
 from worker.operation import FINAL_STATES, NoAnswer, Operation, Phase, State, Verdict
+from worker.pulse import pulse
 from worker.retry import Decision
 from worker.stopwatch import Stopwatch
 from worker.store import Fate, Record
@@ -194,6 +195,7 @@ class _Drain:
         else:
             took = claimed.elapsed().total_seconds()
             emit(Event.CLAIMED, count=len(operations), wanted=wanted, seconds=took)
+        pulse.beat()
         self._dry = len(operations) < wanted
         self._barren = not operations
         self._appetite = FIRST_BITE if self._dry else GROWTH * self._appetite

@@ -58,6 +58,9 @@ class Event(StrEnum):
     RING_FAILED = "ring_failed"
     """The broker did not take a wake-up; the bell drains by itself until it does."""
 
+    DRAINS_STUCK = "drains_stuck"
+    """Something has been due for longer than any call lasts, and no drain of this worker asks for it: it
+    gives up its place on the rota until one does."""
     DRAIN_STARTED = "drain_started"
     """A drain began to claim."""
     DRAIN_ENDED = "drain_ended"
@@ -155,6 +158,7 @@ LEVELS: Mapping[Event, int] = {
     Event.DELIVERY_FAILED: logging.ERROR,
     Event.NO_CREDENTIAL: logging.ERROR,
     Event.UPKEEP_FAILED: logging.ERROR,
+    Event.DRAINS_STUCK: logging.ERROR,
 }
 """How loud an event is. DEBUG comes with each call; INFO (whatever is not here) is news; WARNING is
 something an operator may want to know; ERROR waits for a person."""

@@ -12,6 +12,9 @@ Decisions:
     it, password and all, so that complaint is neither shown nor kept as a cause.
     2026-11-24: a password with @, /, # or ? as they are is refused here. Whoever takes the string apart
     later takes the half of it for a host or a port, and says so: "failed to resolve host".
+    2026-11-29: what is secret may stand in a file, which the variable with _FILE behind its name names:
+    whoever may list containers or processes sees their environments. It is read once, unlike the accounts'
+    keys.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -121,6 +124,10 @@ Node = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,240}$")]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
 
 
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
+
+
 class Settings(BaseSettings):
     """Every setting, its default, and why it is what it is. ``load_settings`` makes one."""
 
@@ -212,6 +219,14 @@ class Settings(BaseSettings):
 
 SETTING_NAMES = tuple(PREFIX + field.upper() for field in Settings.model_fields if field != "app_keys")
 """Every variable that sets a field, in the order of the fields."""
+FILE_NAMES = {
+    f"{PREFIX}{name.upper()}_FILE": name
+    for name, field in Settings.model_fields.items()
+    if _is_secret(field.annotation) and name != "app_keys"
+}
+"""Every variable that names a file with a secret in it, and the field that it sets."""
+LONGEST_SECRET = 65_536
+"""Bytes. Whatever is longer is no connection string."""
 
 
 def load_settings(env_file: Path | None = Path(".env")) -> Settings:
@@ -223,8 +238,9 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     named = _named(env_file)
     _refuse_unknown(named)
     app_keys = {name: value for name, value in named.items() if name.startswith(KEY_PREFIX)}
+    secrets = _secrets_from_files(named)
     try:
-        return Settings(_env_file=env_file, app_keys=app_keys)
+        return Settings(_env_file=env_file, app_keys=app_keys, **secrets)  # type: ignore[arg-type]
     except ValidationError as error:
         problems = [_problem(detail) for detail in error.errors(include_input=False, include_context=False)]
     raise SettingsError("; ".join(problems))  # out here, so that it drags no values along as its context
@@ -246,6 +262,30 @@ def _named(env_file: Path | None) -> dict[str, SecretStr]:
     raise SettingsError(f"{env_file} cannot be read: {trouble}")
 
 
+def _secrets_from_files(named: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    """The fields whose values stand in files, less the line end that editors leave behind them."""
+    return {
+        field: _secret_in(Path(named[name].get_secret_value()), name, named)
+        for name, field in FILE_NAMES.items()
+        if name in named
+    }
+
+
+def _secret_in(path: Path, name: str, named: dict[str, SecretStr]) -> SecretStr:
+    if (alone := name.removesuffix("_FILE")) in named:
+        raise SettingsError(f"{alone} and {name} are both set: which one counts would be a guess")
+    try:
+        with path.open("rb") as file:
+            secret = SecretStr(file.read(LONGEST_SECRET).decode().rstrip("\r\n"))
+    except (OSError, UnicodeError) as error:
+        trouble = getattr(error, "strerror", None) or "it is not text in UTF-8"
+    else:
+        if secret:
+            return secret
+        trouble = "it is empty"
+    raise SettingsError(f"{name}: {path} cannot be read: {trouble}")
+
+
 def _refuse_unknown(names: Iterable[str]) -> None:
     strange = [f"{name} is not a setting{_hint(name)}" for name in sorted(names) if not _is_known(name)]
     if strange:
@@ -253,7 +293,7 @@ def _refuse_unknown(names: Iterable[str]) -> None:
 
 
 def _is_known(name: str) -> bool:
-    return name in SETTING_NAMES or _NOT_FIELDS.fullmatch(name) is not None
+    return name in SETTING_NAMES or name in FILE_NAMES or _NOT_FIELDS.fullmatch(name) is not None
 
 
 def _hint(name: str) -> str:

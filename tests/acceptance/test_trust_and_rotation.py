@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.acceptance.canaries import APP_KEY, DEBUG, assert_no_canary, canary_api, everything_in, node
 from tests.acceptance.delivering import APP_ID, all_succeed, enqueue, furnish, states
+from tests.documents import RUNBOOK, adapted, snippet
 from tests.integration.http.raw_server import Certificate, make_certificate
 from tests.waiting import until
 from worker.sandbox import Sandbox
@@ -131,6 +133,26 @@ def test_a_late_refusal_of_the_old_key_does_not_stop_the_new_one(
         assert told == [("throttled", 401), ("accepted", 200)]
     assert os.environ.get("RINGONCE_APP_KEY_DEFAULT") is None
     assert json.dumps(states(conn)) == '{"succeeded": 1}'
+
+
+def test_the_runbook_renews_a_key_under_a_worker_that_goes_on(
+    guarded: str, conn: psycopg.Connection, keys: Path, tmp_path: Path
+) -> None:
+    typed = adapted(snippet(RUNBOOK, "rotate"), {"/etc/ringonce/keys": str(keys)})
+    new = f"{APP_KEY}-renewed"
+    with canary_api() as api:
+        furnish(conn, api)
+        with node(guarded, *DEBUG, folder=tmp_path, SECRETS_DIR=keys) as running:
+            enqueue(conn, 1)
+            all_succeed(conn, 1, within=30)
+            api.configure(credentials={APP_ID: new})
+            environment = {"PATH": os.environ["PATH"], "NEW_APP_KEY": new}
+            subprocess.run(["bash", "-euc", typed], env=environment, check=True, timeout=10)
+            enqueue(conn, 3)
+            all_succeed(conn, 4, within=30)
+            assert "blocked" not in running.log.replace("unblocked", "")
+    assert [path.name for path in keys.iterdir()] == ["default"]
+    assert (keys / "default").stat().st_mode & 0o007 == 0
 
 
 def hurry_until(api: Sandbox, over: threading.Event) -> None:

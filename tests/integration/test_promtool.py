@@ -25,7 +25,12 @@ def run(*command: str, given: bytes = b"", folder: Path = FOLDER) -> subprocess.
 
 @pytest.mark.parametrize(
     "arguments",
-    ["check rules alerts.yml", "check config prometheus.yml", "test rules alerts_test.yml"],
+    [
+        "check rules alerts.yml",
+        "check config prometheus.yml",
+        "check config compose.yml",
+        "test rules alerts_test.yml",
+    ],
 )
 def test_promtool_finds_nothing_wrong(promtool: str, arguments: str) -> None:
     ran = run(promtool, *arguments.split())

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr, ValidationError
 
 from worker.errors import SettingsError
-from worker.settings import SETTING_NAMES, Settings, load_settings
+from worker.settings import FILE_NAMES, SETTING_NAMES, Settings, load_settings
 
 DSN = "postgresql://app:canary@127.0.0.1/app"
 
@@ -104,6 +104,45 @@ def test_a_name_in_small_letters_is_refused_rather_than_ignored(
 def test_a_service_link_is_refused_with_its_remedy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "tcp://10.0.0.1:80")
     assert "enableServiceLinks: false" in refusal()
+
+
+def test_what_is_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RINGONCE_DATABASE_URL")
+    for name, url in (("DATABASE_URL", DSN), ("BROKER_URL", "redis://:canary@127.0.0.1/0")):
+        (tmp_path / name).write_text(f"{url}\n")
+        monkeypatch.setenv(f"RINGONCE_{name}_FILE", str(tmp_path / name))
+    settings = load_settings()
+    assert settings.database_url.get_secret_value() == DSN
+    assert settings.broker_url.get_secret_value() == "redis://:canary@127.0.0.1/0"
+    assert "canary" not in repr(settings)
+
+
+def test_a_file_is_a_way_to_every_secret_and_to_nothing_else() -> None:
+    assert set(FILE_NAMES.values()) == {"database_url", "broker_url", "on_done_broker_url"}
+
+
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"\n", "cannot be read: it is empty"),
+        (b"canary\xff", "cannot be read: it is not text in UTF-8"),
+        (b"canary", "RINGONCE_DATABASE_URL: not a connection string"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_refused_without_what_it_holds(
+    held: bytes | None, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RINGONCE_DATABASE_URL")
+    monkeypatch.setenv("RINGONCE_DATABASE_URL_FILE", str(tmp_path / "url"))
+    if held is not None:
+        (tmp_path / "url").write_bytes(held)
+    assert why in refusal()
+
+
+def test_a_secret_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RINGONCE_DATABASE_URL_FILE", str(tmp_path / "url"))
+    assert refusal().startswith("RINGONCE_DATABASE_URL and RINGONCE_DATABASE_URL_FILE are both set")
 
 
 def test_what_only_the_tests_read_is_welcome(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@
     dossier.py       how one operation is shown to a person
     board.py         what `top` shows
     demo, worker, sandbox, dashboard, migrate, account, endpoint, enqueue, result, reading, top, listing,
-    certificate, views, steering, history, purge, doctor, metrics, completion      the commands
+    certificate, views, steering, history, purge, doctor, probe, metrics, completion      the commands
 
 Decisions:
     2026-11-24: each command is imported when it is asked for. Celery, pydantic and starlette each take
@@ -70,6 +70,7 @@ ROOMS: Final = MappingProxyType(
         "history": Room("history", "Say whether commits may be lost; shut claims, or open them again."),
         "purge": Room("purge", "Scrub and delete now what retention would in time."),
         "doctor": Room("doctor", "Look for what is wrong, or will be, and say what to do."),
+        "probe": Room("probe", "Say whether a worker is on duty, for what starts it anew if it is not."),
         "metrics": Room(
             "metrics", "Tell Prometheus what stands in the outbox, at /metrics.", extras="metrics"
         ),

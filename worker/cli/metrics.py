@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import suppress
 from typing import Final
 
@@ -40,5 +41,6 @@ def metrics(*, host: str, port: int) -> None:
         registry.register(Gauges(settings.database_url.get_secret_value()))
         server.tell(registry)
         click.echo(f"metrics are at {server.url}. Ctrl-C ends it.")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # in a container nothing else would heed it
         with suppress(KeyboardInterrupt):
             server.serve_forever()
