@@ -62,6 +62,14 @@ def require_promtool() -> str:
     return program
 
 
+def require_redis_server() -> str:
+    """The path of Redis itself, for those who kill it."""
+    program = shutil.which("redis-server")
+    if program is None:
+        _absent("redis-server", "PATH", "Debian's package redis-server has it")
+    return program
+
+
 def unique_name(prefix: str = "ringonce") -> str:
     """A name that no other test on this machine uses."""
     return f"{prefix}-{secrets.token_hex(6)}"

@@ -24,10 +24,9 @@ __all__ = ["app", "drain_due", "keep_up"]
 
 try:
     settings = load_settings()
+    app = build_app(settings)
 except SettingsError as error:
     raise SystemExit(f"ringonce: {error}") from error
-
-app = build_app(settings)
 
 
 @app.task(name=DRAIN)

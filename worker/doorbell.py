@@ -35,6 +35,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -53,7 +54,7 @@ from worker.errors import StoreRefused, StoreUnavailable
 from worker.observe import Event, emit
 from worker.pacer import Pacer
 from worker.pulse import Pulse, Vigil, pulse
-from worker.rope import BrokerAway, Rope
+from worker.rope import BrokerAway, Rope, place
 from worker.settings import Settings
 from worker.stopping import Cord, cord
 from worker.store import rota
@@ -126,6 +127,7 @@ class Bell:
         self._stop = stop
         self._clock = clock
         self._rope = Rope(app, clock=clock)
+        self._broker = place(settings.broker_url.get_secret_value())
         self._duty = rota.Duty(elected=False, slots=0)
         self._signed_on = False
         self._look_at = self._round_at = self._awake_until = clock()
@@ -298,11 +300,20 @@ class Bell:
         """The pool hears rings (again): leave the house that the bell had to open for itself."""
         if self._alone:
             self._alone = False
+            emit(Event.RECONNECTED, who="rope", broker=self._broker)
             loops.close()
+
+    def _look_for_broker(self) -> None:
+        """If it was lost, notice that it is back, even where there is nothing to ring for."""
+        if self._alone:
+            with suppress(BrokerAway):
+                self._rope.unanswered()
+                self._give_back()
 
     def _do(self, task: str, error: BrokerAway) -> None:
         if not self._alone:
-            emit(Event.RING_FAILED, error=str(error))
+            advice = "this bell drains by itself meanwhile; see the RUNBOOK, Broker lost"
+            emit(Event.RING_FAILED, broker=self._broker, error=str(error), advice=advice)
         self._alone = True
         self._here += 1
         self._app.tasks[task]()
@@ -313,7 +324,9 @@ class Bell:
             return 0
         self._round_at = self._clock() + self._round_time
         self._sign_on(conn)
-        return self._ring(UPKEEP, int(self._duty.elected), UPKEEP_EXPIRES)
+        rings = self._ring(UPKEEP, int(self._duty.elected), UPKEEP_EXPIRES)
+        self._look_for_broker()
+        return rings
 
     @property
     def _round_time(self) -> float:

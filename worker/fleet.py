@@ -12,6 +12,12 @@ Decisions:
     was handed out within milliseconds of the stop Celery has forgotten. No result of ours is worth the wait.
     2026-11-24: gossip, mingle and event heartbeats are off. Drains are anonymous, and nothing reads them; on
     Redis mingle alone delays every start by a second.
+    2026-11-29: with ``-E`` heartbeats are sent, too: Flower, for which that is, calls a worker without them
+    offline.
+    2026-11-29: a broker that answers and lets nobody in is refused at the start, when a person looks. One
+    that is away, or turns against a worker later, costs no delivery: the bell does without.
+    2026-11-29: a worker's mailbox for ``celery inspect`` is durable. Celery's is exclusive, and as long as
+    RabbitMQ believes in a connection that is cut, it keeps the worker out that connects anew, which ends it.
 """
 
 from __future__ import annotations
@@ -21,11 +27,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any, Final, NoReturn
 
 import billiard.pool
 from billiard import current_process, get_start_method
 from celery import Celery, concurrency, signals
+from celery.app.control import Control
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker as worker_command
 from celery.worker import WorkController
@@ -34,7 +42,7 @@ from celery.worker.consumer import Consumer
 from worker import json_lines, loops, observe, wakeups
 from worker.doorbell import doorbell
 from worker.errors import RingonceError, SettingsError
-from worker.rope import QUEUE, transport_options
+from worker.rope import QUEUE, BrokerAway, BrokerRefused, Rope, place, transport_options
 from worker.settings import Settings
 from worker.stopping import cord
 from worker.store import check_schema
@@ -54,10 +62,15 @@ def build_app(settings: Settings) -> Celery[Any]:
     """An app whose workers ring for themselves, and refuse to start on what they could not work with.
 
     It has no tasks yet: the bell rings for ``doorbell.DRAIN`` and ``doorbell.UPKEEP``.
+
+    Raises:
+        SettingsError: nobody here can speak to a broker that *settings* name.
     """
+    _refuse_brokers(settings)
     wakeups.install()
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_RESULTS
-    app: Celery[Any] = Celery("ringonce")
+    is_alone = settings.broker_url.get_secret_value().startswith("memory:")
+    app: Celery[Any] = Celery("ringonce", control=LonelyControl if is_alone else None)
     app.conf.update(configuration(settings))
     app.steps["worker"].add(doorbell(settings))
     if settings.log_format == "json":
@@ -90,10 +103,27 @@ def configuration(settings: Settings) -> dict[str, object]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_disable_rate_limits": True,
         "worker_send_task_events": False,
+        "control_queue_exclusive": False,
+        "control_queue_durable": True,
         "worker_consumer": f"{__name__}:{QuietConsumer.__name__}",
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
+
+
+class LonelyControl(Control):
+    """Celery's remote control where no message leaves its process: it says so, and waits for no answer."""
+
+    def broadcast(self, *_: object, **__: object) -> NoReturn:
+        """Refuse, with who knows more.
+
+        Raises:
+            SettingsError: always.
+        """
+        raise SettingsError(
+            "with memory:// no message reaches a worker from outside of its process; Postgres knows them: "
+            "ringonce top, or select * from outbox.worker"
+        )
 
 
 class QuietConsumer(Consumer):
@@ -115,7 +145,11 @@ class QuietConsumer(Consumer):
         worker_options: dict[str, Any] | None = None,
         **options: Any,  # noqa: ANN401 - Celery's, passed on
     ) -> None:
-        quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        quiet = {
+            "without_gossip": True,
+            "without_mingle": True,
+            "without_heartbeat": not options.get("task_events"),
+        }
         super().__init__(on_task_request, worker_options={**(worker_options or {}), **quiet}, **options)
 
 
@@ -177,6 +211,7 @@ def _start(settings: Settings, sender: WorkController, **_: object) -> None:
     try:
         _refuse_worker(sender)
         check_schema(settings.database_url.get_secret_value())
+        _refuse_login(settings, sender.app)
         _open_metrics(settings)
         traced = not settings.traces or _has_provider()
     except RingonceError as error:
@@ -190,26 +225,53 @@ def _start(settings: Settings, sender: WorkController, **_: object) -> None:
 def _open_metrics(settings: Settings) -> None:
     """Begin to count, if that was asked for and can be."""
     if settings.metrics_port is not None:
-        with _taking("metrics", setting="RINGONCE_METRICS_PORT"):
+        with _taking("ringonce[metrics]", setting="RINGONCE_METRICS_PORT"):
             from worker.metrics import node  # noqa: PLC0415 - it takes a package that few have
         node.start(settings.metrics_address, settings.metrics_port)
 
 
 def _has_provider() -> bool:
     """Whether spans that were asked for go anywhere; whatever provider there is stands before the forks."""
-    with _taking("otel", setting="RINGONCE_TRACES"):
+    with _taking("ringonce[otel]", setting="RINGONCE_TRACES"):
         from worker import traces  # noqa: PLC0415 - it takes a package that few have
     return traces.has_provider()
 
 
 @contextmanager
-def _taking(extra: str, *, setting: str) -> Iterator[None]:
+def _taking(requirement: str, *, setting: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"{setting} needs {error.name}, which is not installed: pip install 'ringonce[{extra}]'"
+            f"{setting} needs {error.name}, which is not installed: pip install '{requirement}'"
         ) from error
+
+
+def _refuse_brokers(settings: Settings) -> None:
+    """Refuse what nobody here can speak to. RabbitMQ's tongue comes with kombu."""
+    for setting, url in (
+        ("RINGONCE_BROKER_URL", settings.broker_url),
+        ("RINGONCE_ON_DONE_BROKER_URL", settings.on_done_broker_url),
+    ):
+        if url is not None and url.get_secret_value().startswith("redis"):
+            with _taking("celery[redis]", setting=setting):
+                import_module("redis")
+
+
+def _refuse_login(settings: Settings, app: Celery[Any]) -> None:
+    """Refuse a broker that answers and does not let us in or not to our queue. One that is away is none."""
+    rope = Rope(app)
+    if not rope.is_shared:
+        return
+    try:
+        rope.unanswered()
+    except BrokerRefused as error:
+        where = place(settings.broker_url.get_secret_value())
+        raise SettingsError(f"RINGONCE_BROKER_URL: {where} answers, and refuses: {error}") from error
+    except BrokerAway:
+        pass  # the bell will say so
+    finally:
+        rope.drop()
 
 
 def _refuse_worker(worker: Any) -> None:  # noqa: ANN401 - the stubs know few of its attributes

@@ -42,7 +42,7 @@ class Event(StrEnum):
     DISCONNECTED = "disconnected"
     """Postgres hung up or cannot be reached."""
     RECONNECTED = "reconnected"
-    """Postgres is back."""
+    """Postgres is back; or, to the bell's rope, the broker."""
 
     CLAIMS_SHUT = "claims_shut"
     """The database lost commits, or may have: nothing is claimed until a person adopts its history."""

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu import Connection, Producer
@@ -18,7 +19,7 @@ from kombu.exceptions import KombuError
 from worker.plain import one_line
 from worker.settings import OWN_QUEUE
 
-__all__ = ["QUEUE", "BrokerAway", "Line", "Rope", "transport_options"]
+__all__ = ["QUEUE", "BrokerAway", "BrokerRefused", "Line", "Rope", "is_refusal", "place", "transport_options"]
 
 T = TypeVar("T")
 Channel = Any
@@ -41,8 +42,42 @@ def transport_options(broker: str) -> dict[str, Any]:
     return {} if broker.startswith("memory") else RABBITMQ_OPTIONS
 
 
+REFUSALS: Final = frozenset(
+    {
+        *("AccessRefused", "NotAllowed", "NotFound", "PreconditionFailed"),  # RabbitMQ's
+        *(
+            "AuthenticationError",
+            "AuthenticationWrongNumberOfArgsError",
+            "NoPermissionError",
+            "ResponseError",
+        ),
+    }
+)
+"""What a broker says that is there, and has something against who comes. By name: redis may not be installed.
+Of ResponseError only itself; what Redis says while it loads or fails over has names of its own."""
+
+
+def place(broker: str) -> str:
+    """Where the broker at this URL is, without whoever comes there and as whom."""
+    parts = [urlsplit(url) for url in broker.split(";")]
+    return ";".join(f"{each.scheme}://{each.netloc.rpartition('@')[2]}" for each in parts)
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether a broker that answered was behind *error*, which mends less often by itself."""
+    while error is not None:
+        if type(error).__name__ in REFUSALS:
+            return True
+        error = error.__cause__
+    return False
+
+
 class BrokerAway(Exception):
     """The broker does not answer."""
+
+
+class BrokerRefused(BrokerAway):
+    """The broker answers, and does not let us in, or not do what we came for."""
 
 
 class Line:
@@ -83,7 +118,8 @@ class Line:
             if not kept:
                 self._rests_until = self._clock() + REST
                 self._trouble = one_line(str(error)) or type(error).__name__
-                raise BrokerAway(self._trouble) from error
+                trouble = BrokerRefused if is_refusal(error) else BrokerAway
+                raise trouble(self._trouble) from error
         return self.say(words)  # an idle line may have been cut long ago: once more, over a new one
 
     def drop(self) -> None:

@@ -87,7 +87,9 @@ def _is_dsn(value: SecretStr) -> bool:
 def _broker(value: SecretStr) -> SecretStr:
     urls = value.get_secret_value().split(";")
     if not all(url.partition("://")[0] in BROKERS for url in urls):
-        raise ValueError("not a broker that wakes Celery's loop: use memory://, redis:// or amqp://")
+        raise ValueError(
+            "not a broker that wakes Celery's loop: use memory://, redis:// (Valkey's, too) or amqp://"
+        )
     if not all(_has_authority(url) for url in urls):
         raise ValueError(f"not a URL of a broker, such as redis://user@host:6379/0{_ESCAPES}")
     return value

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.workers import ROOT, STANDIN, environment_of
+from tests.acceptance.workers import ROOT, STANDIN, Redis, environment_of
 from tests.postgres import Database, Server
+from tests.services import require_rabbitmq
 
 REAL = ["-m", "celery", "-A", "worker", "worker", "--concurrency=1"]
 
@@ -88,7 +89,8 @@ def test_database_that_cannot_be_reached_is_refused_without_its_password() -> No
     ("environment", "said"),
     [
         ({"RINGONCE_CONCURENCY": "5"}, "did you mean RINGONCE_CONCURRENCY?"),
-        ({"RINGONCE_BROKER_URL": "filesystem://"}, "RINGONCE_BROKER_URL"),
+        ({"RINGONCE_BROKER_URL": "filesystem://"}, "use memory://, redis:// (Valkey's, too) or amqp://"),
+        ({"RINGONCE_BROKER_URL": "127.0.0.1:6379"}, "use memory://, redis:// (Valkey's, too) or amqp://"),
     ],
 )
 def test_setting_that_is_wrong_is_refused_in_one_line(environment: dict[str, str], said: str) -> None:
@@ -99,3 +101,58 @@ def test_module_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
     (tmp_path / "uvloop.py").write_text("raise ImportError('uvloop is broken here')")
     line = refusal(REAL, "postgresql://127.0.0.1/any", PYTHONPATH=tmp_path)
     assert line == "ringonce: uvloop is broken here"
+
+
+# A broker that answers, and lets nobody in.
+
+
+@pytest.mark.usefixtures("locked_redis")
+@pytest.mark.parametrize(
+    ("login", "said"),
+    [(":secret-word@", "invalid username-password"), ("", "Authentication required")],
+    ids=["wrong password", "no password"],
+)
+def test_a_redis_that_lets_nobody_in_is_refused_without_the_password(
+    login: str, said: str, own_redis: Redis, database: Database
+) -> None:
+    place = own_redis.url.rpartition("/")[0]
+    url = own_redis.url.replace("//", f"//{login}")
+    line = refusal(REAL, database.url, RINGONCE_BROKER_URL=url)
+    assert line.startswith(f"ringonce: RINGONCE_BROKER_URL: {place} answers, and refuses: ")
+    assert said in line
+    assert "secret-word" not in line
+
+
+def test_a_redis_without_that_database_is_refused(own_redis: Redis, database: Database) -> None:
+    url = own_redis.url.replace("/0", "/99")
+    line = refusal(REAL, database.url, RINGONCE_BROKER_URL=url)
+    assert "answers, and refuses: " in line
+    assert "DB index is out of range" in line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [(":secret-word@127", "ACCESS_REFUSED"), ("/nowhere", "vhost nowhere not found")],
+    ids=["password", "virtual host"],
+)
+def test_a_rabbitmq_that_lets_nobody_in_is_refused_without_the_password(
+    wrong: str, said: str, database: Database
+) -> None:
+    url = (
+        require_rabbitmq().replace(":guest@127", wrong)
+        if "@" in wrong
+        else f"{require_rabbitmq()[:-2]}{wrong}"
+    )
+    line = refusal(REAL, database.url, RINGONCE_BROKER_URL=url)
+    assert line.startswith("ringonce: RINGONCE_BROKER_URL: amqp://127.0.0.1:5672 answers, and refuses: ")
+    assert said in line
+    assert "secret-word" not in line
+
+
+@pytest.mark.parametrize("setting", ["RINGONCE_BROKER_URL", "RINGONCE_ON_DONE_BROKER_URL"])
+def test_for_want_of_the_package_that_speaks_to_redis_a_worker_is_refused(
+    setting: str, own_redis: Redis, database: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['redis'] = None")  # not installed
+    line = refusal(REAL, database.url, PYTHONPATH=tmp_path, **{setting: own_redis.url})
+    assert line == f"ringonce: {setting} needs redis, which is not installed: pip install 'celery[redis]'"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ import pytest
 import redis
 
 from tests.postgres import Database
+from tests.services import require_redis_server
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -144,9 +144,7 @@ class Redis:
 
     def start(self) -> None:
         """Start it, with what it has kept, and wait until it answers."""
-        program = shutil.which("redis-server")
-        if program is None:
-            pytest.skip("redis-server is needed")
+        program = require_redis_server()
         options = ["--port", str(self._port), "--bind", "127.0.0.1", *self._options]
         self._process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), retries=500)

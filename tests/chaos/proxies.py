@@ -68,6 +68,11 @@ class Proxy:
         """Reset every connection, and have the kernel refuse new ones."""
         self._do(self._deafen())
 
+    def close(self) -> None:
+        """Give its port back."""
+        self.refuse()
+        self._bound.close()
+
     def reset(self) -> None:
         """Reset every connection."""
         self._call(self._reset)
@@ -172,7 +177,7 @@ class Proxies:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for proxy in self._proxies:
-            proxy.refuse()
+            proxy.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
 

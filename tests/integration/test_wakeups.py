@@ -14,7 +14,7 @@ from kombu.transport import redis as kombus
 from kombu.transport import resolve_transport
 
 from worker import wakeups
-from worker.wakeups import memory, redis
+from worker.wakeups import memory, rabbitmq, redis
 
 POLL = 1
 """Seconds for which a hub without timers waits when nothing wakes it."""
@@ -59,6 +59,9 @@ def test_scheme_memory_means_our_transport_once_installed() -> None:
         ("memory", memory.Transport),
         ("redis", redis.Transport),
         ("rediss", redis.Transport),
+        ("amqp", rabbitmq.Transport),
+        ("pyamqp", rabbitmq.Transport),
+        ("amqps", rabbitmq.SSLTransport),
     ):
         found: object = resolve_transport(scheme)
         assert found is ours

@@ -18,6 +18,7 @@ from worker.credentials import Credentials
 from worker.doctor.finding import Finding, Findings, fine, problem, warning
 from worker.doctor.patient import Patient
 from worker.errors import SettingsError
+from worker.rope import is_refusal
 from worker.settings import Settings
 
 __all__ = ["apis", "broker", "keys", "on_done_broker"]
@@ -25,6 +26,7 @@ __all__ = ["apis", "broker", "keys", "on_done_broker"]
 BROKER_SECONDS: Final = 5
 NO_SUCH_QUEUE: Final = 404
 """AMQP's number for that."""
+REFUSED: Final = "see user, password, virtual host or database number in the URL, and what that user may do"
 PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -61,9 +63,14 @@ def _asked(check: str, url: str, advice: str, *, queue: str | None = None) -> Fi
             channel.queue_declare(queue=queue, passive=True)
             told += f", and has the queue {queue}"
     except _broken(line) as error:
-        if getattr(error, "reply_code", None) == NO_SUCH_QUEUE:
+        if queue is not None and getattr(error, "reply_code", None) == NO_SUCH_QUEUE:
             advice = "start the app's workers once, which declare it; or see what RINGONCE_ON_DONE_QUEUE says"
             return warning(check, f"{scheme} answers, and has no queue {queue}", advice)
+        if is_refusal(error):
+            say = (
+                problem if queue is None else warning
+            )  # no worker starts so, but for want of on_done they do
+            return say(check, f"{scheme} answers, and refuses: {complaint(error)}", REFUSED)
         return warning(check, f"{scheme} does not answer: {complaint(error)}", advice)
     finally:
         line.collect(socket_timeout=1)
@@ -71,7 +78,7 @@ def _asked(check: str, url: str, advice: str, *, queue: str | None = None) -> Fi
 
 
 def _broken(line: Connection) -> tuple[type[BaseException], ...]:
-    return (KombuError, OSError, *line.connection_errors, *line.channel_errors)
+    return (ImportError, KombuError, OSError, *line.connection_errors, *line.channel_errors)
 
 
 def keys(patient: Patient) -> Findings:

@@ -12,6 +12,9 @@ OURS: Final = {
     "memory": f"{__name__}.memory:Transport",
     "redis": f"{__name__}.redis:Transport",
     "rediss": f"{__name__}.redis:Transport",
+    "amqp": f"{__name__}.rabbitmq:Transport",
+    "pyamqp": f"{__name__}.rabbitmq:Transport",
+    "amqps": f"{__name__}.rabbitmq:SSLTransport",
 }
 
 

@@ -311,6 +311,26 @@ def test_a_broker_that_does_not_answer_is_a_warning_without_its_password(
     assert CANARY not in found.found
 
 
+@pytest.mark.usefixtures("sound")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (f"amqp://guest:{CANARY}@127.0.0.1:5672//", "ACCESS_REFUSED"),
+        ("redis://127.0.0.1:6379/99999", "DB index is out of range"),
+    ],
+)
+def test_a_broker_that_answers_and_refuses_is_a_problem_since_no_worker_starts(
+    monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    for require in (require_redis, require_rabbitmq):
+        require()
+    monkeypatch.setenv("RINGONCE_BROKER_URL", url)
+    found = only(list(surroundings.broker(load_settings())), Level.PROBLEM)
+    assert "answers, and refuses: " in found.found
+    assert said in found.found
+    assert CANARY not in found.found
+
+
 # The whole of it.
 
 
