@@ -14,10 +14,12 @@ from textwrap import dedent
 from typing import Final
 
 __all__ = [
+    "CAPACITY",
     "COOKBOOK",
     "DOCUMENTS",
     "METRICS",
     "README",
+    "ROOT",
     "RUNBOOK",
     "Snippet",
     "adapted",
@@ -27,6 +29,7 @@ __all__ = [
 
 ROOT: Final = Path(__file__).parents[1]
 README: Final = ROOT / "README.md"
+CAPACITY: Final = ROOT / "deploy" / "CAPACITY.md"
 COOKBOOK: Final = ROOT / "deploy" / "COOKBOOK.md"
 METRICS: Final = ROOT / "deploy" / "METRICS.md"
 RUNBOOK: Final = ROOT / "deploy" / "RUNBOOK.md"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.benchmarks import (
     burst,
+    capacity,
     enqueueing,
     fairness,
     growth,
@@ -36,6 +37,7 @@ PIECES: dict[str, Callable[[Rig], list[Line]]] = {
     "growth": growth.run,
     "memory": memory.run,
     "snapshot": snapshot.run,
+    "capacity": capacity.run,
 }
 
 PEERS = ("asyncpg", "httpx_aiohttp", "pgqueuer", "procrastinate")

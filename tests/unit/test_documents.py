@@ -10,13 +10,19 @@ from typing import Final
 
 import pytest
 
-from tests.documents import COOKBOOK, DOCUMENTS, METRICS, README, ROOT, RUNBOOK, snippet, snippets
+from tests.documents import CAPACITY, COOKBOOK, DOCUMENTS, METRICS, README, ROOT, RUNBOOK, snippet, snippets
 
 RUN: Final = {"python", "sql", "sh", "toml"}
 LOOKED_AT: Final = {"", "mermaid"}
 """What a command prints, a map, a picture."""
 MARK: Final = "<!-- runs in a test:"
-NAMES: Final = {README: "README", COOKBOOK: "COOKBOOK", METRICS: "METRICS", RUNBOOK: "RUNBOOK"}
+NAMES: Final = {
+    README: "README",
+    CAPACITY: "CAPACITY",
+    COOKBOOK: "COOKBOOK",
+    METRICS: "METRICS",
+    RUNBOOK: "RUNBOOK",
+}
 """What tests call a document; those of the examples are all ``example.readme``."""
 LINK: Final = re.compile(r"\]\(([^)#\s]*)#?([^)\s]*)\)")
 TAKEN: Final = re.compile(r'\bsnippet\(\s*([\w.]+),\s*"(\w+)"')
