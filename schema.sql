@@ -2002,7 +2002,7 @@ comment on function outbox.unrecorded is 'The reports of attempts that are on re
 create function outbox.record(
     operation_ids bigint[], numbers integer[], lease_tokens uuid[], verdicts outbox.verdict[], phases outbox.phase[], statuses integer[],
     errors text[], provider_ids text[], body_hashes bytea[], answer_hashes bytea[], headers jsonb[], bodies bytea[], states outbox.state[],
-    repeat_counts integer[], delays double precision[], counts boolean[], settled boolean[], clears_doubt boolean[])
+    repeat_counts integer[], delays double precision[], counts boolean[], settled boolean[], clears_doubt boolean[], keys text[] default null)
     returns table (operation_id bigint, number integer, fate text, state outbox.state)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan set jit = off
@@ -2012,6 +2012,7 @@ create function outbox.record(
 declare
     ours bigint[];
     others bigint[];
+    strangers bigint[];
     reports outbox.report[];
     news outbox.report[];
     held bigint[];
@@ -2026,10 +2027,12 @@ begin
     select array_agg(id) into ours from (
         select o.id from outbox.operation o where o.id = any (operation_ids) order by o.id for no key update skip locked) as row;
     others := array(select unnest(operation_ids) except select unnest(ours));
+    -- An id whose commit was lost is given out again: what is told of another key is not about this operation.
+    strangers := array(select o.id from unnest(operation_ids, keys) as r (id, key) join outbox.operation o on o.id = r.id where o.idempotency_key <> r.key);
     select array_agg(row (r.*)::outbox.report) into reports
       from unnest(operation_ids, numbers, lease_tokens, verdicts, phases, statuses, errors, provider_ids, body_hashes, answer_hashes,
                   headers, bodies, states, repeat_counts, delays, counts, settled, clears_doubt) as r (operation_id)
-     where r.operation_id <> all (others);
+     where r.operation_id <> all (others || strangers);
     news := outbox.unrecorded(reports);
     if cardinality(news) is distinct from cardinality(reports) then
         perform outbox.doubt_if_lost(reports);
@@ -2058,7 +2061,8 @@ begin
            o.state
       from unnest(operation_ids, numbers) as r (id, number)
       join outbox.operation o on o.id = r.id
-      left join unnest(reports) as late on late.operation_id = r.id and late.number = r.number;
+      left join unnest(reports) as late on late.operation_id = r.id and late.number = r.number
+     where r.id <> all (strangers);
     if opened_by is not null or closed_by is not null then
         return query
         select b.id, null::integer, b.turn, null::outbox.state
@@ -2069,7 +2073,7 @@ end $$;
 comment on function outbox.record is
     'Records what came of attempts, each under the token that sent it and once (law 5). Tells of each: recorded; late (the lease was lost: kept as evidence); settled
 (late, and it settled the operation); conflict (late, and it proves what law 11 speaks of); repeated (known already); locked (somebody else holds the operation:
-nothing was recorded, and it is to be told again). A last row without a number tells that the breaker of that operation''s account has turned: breaker_opened, or
+nothing was recorded, and it is to be told again). Nothing of an operation that is gone, or has another key. A last row without a number tells that the breaker of that operation''s account has turned: breaker_opened, or
 breaker_closed';
 
 -- Workers: blocks -----------------------------------------------------------------------------------------------------

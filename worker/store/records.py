@@ -286,6 +286,7 @@ _NAMES: Final = (
     "counts",
     "settled",
     "clears_doubt",
+    "keys",
 )
 
 
@@ -311,6 +312,7 @@ def _row(decision: Decision) -> tuple[str, ...]:
         str(decision.counts),
         str(outcome.settled),
         str(decision.clears_doubt),
+        _text(operation.idempotency_key),
     )
 
 

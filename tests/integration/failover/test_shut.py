@@ -11,12 +11,14 @@ from psycopg.conninfo import make_conninfo
 
 from tests.integration.drain.house import drained, open_test_house
 from tests.integration.failover.histories import actions, adopt, lose, note, shut
-from tests.integration.outbox.by_hand import HOUR, MINUTE, SECOND, Outbox, accepted
+from tests.integration.outbox.by_hand import HOUR, MINUTE, SECOND, Outbox, accepted, judge
 from tests.integration.sql.plain_sql import refused
 from tests.postgres import SCHEMA, Connect, Database, Server
 from worker.errors import ClaimsShut
 from worker.operation import Answer
 from worker.store import Leases, open_pool
+from worker.store.records import columns
+from worker.store.statements import statement
 
 CHANGES = {
     "system_identifier = system_identifier + 1": "another cluster",
@@ -156,6 +158,24 @@ def test_what_is_told_under_a_lease_that_an_adopted_loss_accounts_for_is_evidenc
     assert outbox.tell(operation, accepted("job-77")) == ("repeated", "succeeded")
     assert outbox.operation(id_)["provider_id"] == "job-77"
     assert shut(outbox) is None
+
+
+def test_the_answer_to_a_lost_operation_settles_no_other_that_was_given_its_id(
+    outbox: Outbox, connect: Connect
+) -> None:
+    with connect(autocommit=False) as lost:
+        then = Outbox(lost)
+        then.enqueue()
+        operation = then.claim_one()
+        lost.rollback()
+    since = lose(outbox, since=MINUTE)
+    again = b"select setval(pg_get_serial_sequence('outbox.operation', 'id'), %(id)s, false)"
+    outbox.value(again, id=operation.id)
+    id_ = outbox.enqueue()
+    adopt(outbox, since)
+    assert id_ == operation.id
+    assert outbox.rows(statement("record"), **columns([judge(operation, accepted("job-77"))])) == []
+    assert outbox.state(id_) == "queued", "this one was never sent"
 
 
 def test_what_sent_nothing_that_is_on_record_leaves_the_doubt_of_an_adopted_loss(

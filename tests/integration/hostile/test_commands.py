@@ -60,8 +60,8 @@ ROOM = {
 """What a command knows."""
 RUNNING = {"worker", "demo", "top", "dashboard", "metrics"}
 """They would run until somebody ends them."""
-EXAMINING = {"doctor"}
-"""It asks broker and APIs, for seconds; it has tests of its own."""
+EXAMINING = {"doctor", "probe"}
+"""They ask broker, APIs or the rota, for seconds; they have tests of their own."""
 MANY = {"cancel", "retry", "reissue", "resolve", "certificate", "purge"}
 """They end with 1, too: some were refused, or nobody said yes."""
 # An argument of a process holds any byte but NUL; what is no UTF-8 arrives as surrogates.

@@ -10,4 +10,4 @@ from outbox.record(
     %(phases)s::outbox.phase[], %(statuses)s::integer[], %(errors)s::text[], %(provider_ids)s::text[],
     %(body_hashes)s::bytea[], %(answer_hashes)s::bytea[], %(headers)s::jsonb[], %(bodies)s::bytea[],
     %(states)s::outbox.state[], %(repeat_counts)s::integer[], %(delays)s::double precision[], %(counts)s::boolean[],
-    %(settled)s::boolean[], %(clears_doubt)s::boolean[])
+    %(settled)s::boolean[], %(clears_doubt)s::boolean[], %(keys)s::text[])
