@@ -74,11 +74,13 @@ def test_a_clock_of_this_machine_that_is_wrong_makes_no_difference(
 def test_a_sign_of_life_that_comes_within_the_wait_is_in_time(
     database: Database, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def come_back(_: float) -> None:
-        sign_on(conn, "here")
+    async def look(asking: probing.Connection, *, node: str) -> tuple[float | None, float]:
+        found = await rota.silence(asking, node=node)
+        sign_on(conn, "here")  # just after the look
+        return found
 
     sign_on(conn, "here", lapsed=3600)
-    monkeypatch.setattr(asyncio, "sleep", come_back)
+    monkeypatch.setattr(probing, "silence", look)
     assert probed(database.url, wait=30).passes
 
 
