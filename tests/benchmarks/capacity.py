@@ -141,11 +141,10 @@ def _connections(rig: Rig) -> list[Line]:
     """Of a node with one and with two processes; said of one with four."""
     found = {processes: _opened(rig, processes) for processes in (1, 2, 4)}
     each = found[2][0] - found[1][0]
-    said = found[1][0] - each + 4 * each
     return [
         Line("capacity", "connections of a node with one process", found[1][0]),
         Line("capacity", "connections of each further process", each),
-        off("connections of a node with four", said, found[4][0], within=0, unit=""),
+        Line("capacity", "connections of a node with four", found[4][0]),
         Line(
             "capacity",
             "the same : the most, by the model",

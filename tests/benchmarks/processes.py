@@ -15,8 +15,9 @@ from tests.benchmarks.rig import ROOT
 
 
 def everybody() -> dict[str, str]:
-    """The environment, less any settings of ours."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RINGONCE_")}
+    """The environment, less any settings of ours; and Python may keep what it has compiled."""
+    unwanted = ("RINGONCE_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
 
 
 class Workers:
