@@ -70,6 +70,14 @@ def require_redis_server() -> str:
     return program
 
 
+def require_pgbouncer() -> str:
+    """The path of PgBouncer, which each test starts for itself."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        _absent("PgBouncer", "PATH", "Debian's package pgbouncer has it")
+    return program
+
+
 def unique_name(prefix: str = "ringonce") -> str:
     """A name that no other test on this machine uses."""
     return f"{prefix}-{secrets.token_hex(6)}"

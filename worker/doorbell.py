@@ -60,6 +60,7 @@ from worker.stopping import Cord, cord
 from worker.store import rota
 from worker.store.connection import conninfo
 from worker.store.history import Memory
+from worker.store.sessions import PATIENT, limit
 
 __all__ = ["DRAIN", "UPKEEP", "Bell", "Counts", "doorbell"]
 
@@ -192,6 +193,7 @@ class Bell:
         """Attend one connection for as long as it lasts, then wait a little."""
         try:
             with self._connect() as conn:
+                limit(conn, PATIENT)
                 self._attend(conn)
         except (psycopg.Error, StoreRefused, StoreUnavailable) as error:
             emit(Event.DISCONNECTED, who="bell", error=complaint(error))
@@ -200,7 +202,7 @@ class Bell:
             self._stop.wait(retry * random.uniform(1, 1.5))  # noqa: S311 - jitter keeps no secret
 
     def _connect(self) -> Connection:
-        url = self._settings.database_url.get_secret_value()
+        url = self._settings.session_url.get_secret_value()
         # Nothing prepared: a pooler that shares sessions would lose it.
         return psycopg.connect(conninfo(url, "ringonce doorbell"), autocommit=True, prepare_threshold=None)
 

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from worker.store.connection import conninfo
+from worker.store.sessions import limit_async
 
 __all__ = ["Ear"]
 
@@ -74,6 +75,7 @@ class Ear:
         """Listen until the connection breaks."""
         conn = await AsyncConnection.connect(conninfo(self._url, "ringonce ear"), autocommit=True)
         async with conn:
+            await limit_async(conn)
             await conn.execute(f"listen {CHANNEL}")
             self._pause = RETRY_SECONDS[0]
             self._conn = conn

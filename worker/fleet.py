@@ -46,6 +46,8 @@ from worker.rope import QUEUE, BrokerAway, BrokerRefused, Rope, place, transport
 from worker.settings import Settings
 from worker.stopping import cord
 from worker.store import check_schema
+from worker.store.connection import conninfo
+from worker.store.sessions import check_direct
 
 __all__ = ["QuietConsumer", "build_app", "run_worker"]
 
@@ -212,14 +214,28 @@ def _start(settings: Settings, sender: WorkController, **_: object) -> None:
         _refuse_worker(sender)
         check_schema(settings.database_url.get_secret_value())
         _refuse_login(settings, sender.app)
+        deaf = _is_deaf(settings)
         _open_metrics(settings)
         traced = not settings.traces or _has_provider()
     except RingonceError as error:
         raise SystemExit(f"ringonce: {error}") from error
     observe.configure(settings)
+    if deaf:
+        observe.emit(
+            observe.Event.DEAF, advice="set RINGONCE_DIRECT_URL, or RINGONCE_NOTIFY=false to only poll"
+        )
     if not traced:
         observe.emit(observe.Event.TRACES_NOWHERE, advice="set up OpenTelemetry's SDK: deploy/METRICS.md")
     observe.emit(observe.Event.WORKER_STARTED, node=settings.node)
+
+
+def _is_deaf(settings: Settings) -> bool:
+    url, direct = settings.database_url.get_secret_value(), settings.direct_url
+    return check_direct(
+        conninfo(url, "ringonce worker"),
+        None if direct is None else conninfo(direct.get_secret_value(), "ringonce worker"),
+        listens=settings.notify,
+    )
 
 
 def _open_metrics(settings: Settings) -> None:

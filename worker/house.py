@@ -77,13 +77,17 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
             recorder=recorder,
             blocks=Blocks(pool),
             credentials=credentials,
-            ear=await leave.enter_async_context(Ear(url, listens=settings.notify)),
+            ear=await leave.enter_async_context(_ear(settings)),
             herald=herald,
             concurrency=settings.concurrency,
             linger=settings.linger,
             retention=settings.retention,
             traces=_open_traces(settings),
         )
+
+
+def _ear(settings: Settings) -> Ear:
+    return Ear(settings.session_url.get_secret_value(), listens=settings.notify)
 
 
 def _open_traces(settings: Settings) -> Traces | None:

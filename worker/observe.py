@@ -43,6 +43,8 @@ class Event(StrEnum):
     """Postgres hung up or cannot be reached."""
     RECONNECTED = "reconnected"
     """Postgres is back; or, to the bell's rope, the broker."""
+    DEAF = "deaf"
+    """What is announced does not reach this worker, for a pooler shares sessions: it only polls."""
 
     CLAIMS_SHUT = "claims_shut"
     """The database lost commits, or may have: nothing is claimed until a person adopts its history."""
@@ -138,6 +140,7 @@ LEVELS: Mapping[Event, int] = {
     Event.ANNOUNCED: logging.DEBUG,
     Event.TLS_UNVERIFIED: logging.WARNING,
     Event.DISCONNECTED: logging.WARNING,
+    Event.DEAF: logging.WARNING,
     Event.RING_FAILED: logging.WARNING,
     Event.SENT_TOO_LATE: logging.WARNING,
     Event.LATE: logging.WARNING,

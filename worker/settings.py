@@ -145,6 +145,9 @@ class Settings(BaseSettings):
     database_url: Dsn
     """Postgres with the outbox schema: a URL or key=value pairs. No default: a guess could be the wrong
     database."""
+    direct_url: Dsn | None = None
+    """The same database past a pooler that shares sessions: for LISTEN, migrations and the admin page, which
+    need one of their own. None by default: ``database_url`` leads to Postgres itself."""
     broker_url: Broker = SecretStr("memory://")
     """What carries wake-ups. In memory by default: Postgres alone is then enough for any number of nodes."""
     on_done_broker_url: OnDoneBroker | None = None
@@ -164,8 +167,8 @@ class Settings(BaseSettings):
     """How long a drain waits for more when nothing is due: longer than the pauses of a busy producer, too
     short for anyone to miss the slot it holds."""
     notify: bool = True
-    """LISTEN for new operations. Switch it off behind a pooler that shares sessions: then only polls find
-    them."""
+    """LISTEN for new operations. Switch it off behind a pooler that shares sessions, if no ``direct_url``
+    leads past it: then only polls find them."""
     poll_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
     """How often a bell looks for what is due, jitter apart; what a lost notification may cost. One short
     index scan each time."""
@@ -197,6 +200,11 @@ class Settings(BaseSettings):
     """Make an OpenTelemetry span of each call. Off by default: an SDK must be set up to take them."""
     app_keys: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
     """The accounts' keys, by the full name of their variable; not a setting of that name."""
+
+    @property
+    def session_url(self) -> SecretStr:
+        """Where a connection has a session of its own: ``direct_url``, else ``database_url``."""
+        return self.direct_url or self.database_url
 
     @property
     def linger(self) -> timedelta:

@@ -45,6 +45,14 @@ def test_a_database_is_all_that_must_be_set() -> None:
     assert settings.secrets_dir is None
 
 
+def test_sessions_are_had_where_the_direct_url_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().session_url.get_secret_value() == DSN
+    monkeypatch.setenv("RINGONCE_DIRECT_URL", "postgresql://app:canary@127.0.0.2/app")
+    assert load_settings().session_url.get_secret_value() == "postgresql://app:canary@127.0.0.2/app"
+    monkeypatch.setenv("RINGONCE_DIRECT_URL", "no url: canary")
+    assert refusal().startswith("RINGONCE_DIRECT_URL: not a connection string libpq can read")
+
+
 def test_durations_are_exact() -> None:
     settings = load_settings()
 

@@ -92,7 +92,7 @@ def dashboard(
     observe.configure(settings)
     try:
         serve(
-            settings.database_url.get_secret_value(),
+            settings.session_url.get_secret_value(),
             host=host,
             port=port,
             proxy=Proxy(proxy_header, networks) if proxy_header else None,

@@ -21,6 +21,7 @@ from worker.complaint import complaint
 from worker.errors import RingonceError, SchemaMismatch, StoreUnavailable
 from worker.settings import load_settings
 from worker.store.connection import conninfo
+from worker.store.sessions import PATIENT, limit, refuse_shared
 
 __all__ = ["connected"]
 
@@ -30,20 +31,25 @@ the version beforehand it would not tell a producer, who may enqueue all the sam
 
 
 @contextmanager
-def connected(*, needs: str) -> Iterator[Connection[TupleRow]]:
+def connected(*, needs: str, alone: str | None = None) -> Iterator[Connection[TupleRow]]:
     """A connection in autocommit, for as long as the block; what Postgres refuses becomes one clear line.
 
-    *needs* says what a user must be given for what the block does, such as "the role outbox_reader".
+    *needs* says what a user must be given for what the block does, such as "the role outbox_reader"; *alone*,
+    what does not go without a session of its own, such as "a migration", and may take its time.
 
     Raises:
-        SettingsError: the settings name no database.
+        SettingsError: the settings name no database; or they lead to shared sessions.
         StoreUnavailable: Postgres cannot be reached, or hung up.
         SchemaMismatch: there is no outbox, or another one.
         RingonceError: Postgres refused what the block asked for.
     """
-    url = load_settings().database_url.get_secret_value()
+    settings = load_settings()
+    url = settings.database_url if alone is None else settings.session_url
+    info = conninfo(url.get_secret_value(), "ringonce")
     try:
-        with psycopg.connect(conninfo(url, "ringonce"), autocommit=True) as conn:
+        with psycopg.connect(info, autocommit=True, prepare_threshold=None) as conn:
+            if alone is not None and not limit(conn, PATIENT):
+                refuse_shared(conn, info, what=alone)
             yield conn
     except _OTHER_SCHEMA as error:
         raise SchemaMismatch(

@@ -30,9 +30,9 @@ not looked at. It writes nothing, and sends no request to any API.
 def doctor(ctx: click.Context, *, as_json: bool) -> None:
     """Look for what is wrong, or will be, and say what to do.
 
-    Database, schema, roles, durability, clocks, vacuum, old snapshots, replication slots; brokers, APP KEYs,
-    the way to each API; claims, workers, stopped accounts, what waits for a person, and tasks of on_done that
-    apps' brokers do not take.
+    Database, the way to it, sessions, schema, roles, durability, clocks, vacuum, old snapshots, replication
+    slots; brokers, APP KEYs, the way to each API; claims, workers, stopped accounts, what waits for a person,
+    and tasks of on_done that apps' brokers do not take.
     """
     findings = examine(load_settings())
     levels = list(Level)

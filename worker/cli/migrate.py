@@ -29,7 +29,7 @@ It may be run at any time, by several at once, and again: it does what is missin
 @as_json
 def migrate(*, dry_run: bool, as_json: bool) -> None:
     """Put the outbox into the database, or say which version is there."""
-    with connected(needs="a user who may create schemas and roles here") as conn:
+    with connected(needs="a user who may create schemas and roles here", alone="a migration") as conn:
         where = _where(conn)
         done = migrations.migrate(conn, dry_run=dry_run)
     if as_json:

@@ -11,6 +11,7 @@ import binascii
 import hmac
 import os
 import secrets
+import select
 import threading
 import time
 from collections import defaultdict
@@ -28,8 +29,9 @@ from psycopg.rows import TupleRow
 from starlette.requests import Request
 
 from worker.complaint import complaint
-from worker.errors import RingonceError, StoreUnavailable
+from worker.errors import RingonceError, SettingsError, StoreUnavailable
 from worker.store.connection import conninfo
+from worker.store.sessions import refuse_shared
 from worker.store.standing import Standing, put_on, standing
 
 __all__ = ["KEPT_SECONDS", "Logins", "NotAllowed", "NotLetIn", "Person", "Proxy"]
@@ -141,7 +143,12 @@ class Logins:
     def _take(self, place: bytes) -> _Kept | None:
         with self._lock:
             stale = self._drop_stale()
-            kept = self._kept[place].pop() if self._kept.get(place) else None
+            found = self._kept.pop(place, [])
+            quiet = [each for each in found if _is_quiet(each.conn)]
+            stale += [each for each in found if each not in quiet]
+            kept = quiet.pop() if quiet else None
+            if quiet:
+                self._kept[place] = quiet
         for each in stale:
             each.conn.close()
         return kept
@@ -180,11 +187,31 @@ def _basic(request: Request) -> tuple[str, str]:
     return name, password
 
 
+def _is_quiet(conn: Connection[TupleRow]) -> bool:
+    """Whether Postgres has said nothing unasked: it hangs up with a word, and on nobody who waits without."""
+    waiting = select.poll()
+    waiting.register(conn.fileno(), select.POLLIN)
+    return not waiting.poll(0)
+
+
 def _connect(url: str) -> Connection[TupleRow]:
     try:
-        return psycopg.connect(url, autocommit=True, prepare_threshold=None)
+        conn = psycopg.connect(url, autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"Postgres cannot be reached: {complaint(error)}") from None
+    return _alone(conn, url)
+
+
+def _alone(conn: Connection[TupleRow], info: str) -> Connection[TupleRow]:
+    """*conn*, whose session nobody else gets with the role that it is about to put on."""
+    try:
+        refuse_shared(conn, info, what="the admin page")
+    except BaseException as error:
+        conn.close()
+        if isinstance(error, SettingsError | psycopg.OperationalError):
+            raise StoreUnavailable(complaint(error)) from None
+        raise
+    return conn
 
 
 def _log_in(url: str, name: str, password: str) -> Connection[TupleRow]:
@@ -197,7 +224,7 @@ def _log_in(url: str, name: str, password: str) -> Connection[TupleRow]:
             raise NotLetIn("Postgres knows no such user with this password") from None
         raise StoreUnavailable(f"Postgres cannot be reached: {complaint(error)}") from None
     if conn.pgconn.used_password:
-        return conn
+        return _alone(conn, login)
     conn.close()
     raise NotAllowed(
         "Postgres lets this machine in without a password, so that yours proves nothing: have pg_hba.conf "

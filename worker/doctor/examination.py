@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final, Self
 
 import psycopg
 from psycopg.errors import InsufficientPrivilege, QueryCanceled
 
 from worker.complaint import complaint
-from worker.doctor import outbox, server, surroundings
+from worker.doctor import outbox, server, sessions, surroundings
 from worker.doctor.finding import Finding, Findings, Level, fine, problem, warning
 from worker.doctor.patient import Patient
 from worker.settings import Settings
@@ -24,6 +24,9 @@ SECONDS: Final = 10
 Check = Callable[[Patient], Findings]
 
 OF_POSTGRES: Final[dict[str, Check]] = {
+    "encryption": sessions.encryption,
+    "sessions": sessions.sessions,
+    "limits": sessions.limits,
     "durability": server.durability,
     "clock": server.clock,
     "vacuum": server.vacuum,
@@ -46,13 +49,26 @@ OF_THE_OUTBOX: Final[dict[str, Check]] = {
 """Those that make no sense without an outbox."""
 
 
+class _Brief(psycopg.Cursor[Any]):
+    """A cursor each of whose statements is a transaction, and may take no longer than ``SECONDS``.
+
+    Set for the session, that limit would stay with whoever a pooler lends the session to next.
+    """
+
+    def execute(self, *statement: Any, **options: Any) -> Self:  # noqa: ANN401 - psycopg's, passed on
+        with self.connection.transaction():
+            super().execute(f"set local statement_timeout = '{SECONDS}s'".encode())
+            return super().execute(*statement, **options)
+
+
 def examine(settings: Settings) -> list[Finding]:
     """Examine what *settings* lead to; the findings in the order of the checks."""
     found = [*surroundings.broker(settings), *surroundings.on_done_broker(settings)]
     url = settings.database_url.get_secret_value()
     try:
-        with psycopg.connect(conninfo(url, "ringonce doctor"), autocommit=True) as conn:
-            conn.execute(f"set statement_timeout = '{SECONDS}s'".encode())
+        info = conninfo(url, "ringonce doctor")
+        with psycopg.connect(info, autocommit=True, prepare_threshold=None) as conn:
+            conn.cursor_factory = _Brief
             found.append(
                 fine("database", f"{conn.info.dbname} on PostgreSQL {_version(conn.info.server_version)}")
             )
@@ -62,7 +78,7 @@ def examine(settings: Settings) -> list[Finding]:
             found += versions
             if versions[0].level is not Level.PROBLEM:
                 found += _examine(OF_THE_OUTBOX, patient)
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, psycopg.InternalError) as error:
         advice = "see whether it runs, and what RINGONCE_DATABASE_URL says"
         found.append(problem("database", f"it cannot be reached: {complaint(error)}", advice))
     return found

@@ -66,12 +66,12 @@ def roles(patient: Patient) -> Findings:
 
 def unlogged(patient: Patient) -> Findings:
     """Whether a crash would empty a table of the outbox."""
-    found = [each["name"] for each in rows(patient.conn, "doctor_unlogged")]
-    for name in found:
+    found = [(each["kind"], each["name"]) for each in rows(patient.conn, "doctor_unlogged")]
+    for kind, name in found:
         yield problem(
             "unlogged tables",
             f"outbox.{name} is unlogged: a crash empties it",
-            f"alter table outbox.{name} set logged",
+            f"alter {kind} outbox.{name} set logged",
         )
     if not found:
         yield fine("unlogged tables", "none")

@@ -20,6 +20,7 @@ IDLE: Final = timedelta(minutes=1)
 """One that does nothing for so long was forgotten by its app."""
 OFF: Final = timedelta(seconds=1)
 """Clocks that NTP keeps agree to some milliseconds."""
+_LAX: Final = "synchronous_commit is off{}: claims and records wait for the disk, but an enqueue may be lost"
 MANY_DEAD: Final = 50_000
 """Dead rows below this slow nobody down, whatever their share."""
 
@@ -34,14 +35,21 @@ def durability(patient: Patient) -> Findings:
             f"off: {' and '.join(on_disk)}; a crash may lose claims (law 1)",
             "switch it on in postgresql.conf",
         )
-    elif found["synchronous_commit"] == "off":
-        yield warning(
-            "durability",
-            "synchronous_commit is off: claims and records wait for the disk, but an enqueue may be lost",
-            "set it to on, for the apps that enqueue at least",
-        )
+    elif lax := [*_lax(patient, found["synchronous_commit"])]:
+        yield from lax
     else:
         yield fine("durability", f"fsync is on, synchronous_commit {found['synchronous_commit']}")
+
+
+def _lax(patient: Patient, synchronous_commit: str) -> Findings:
+    """Who does not wait for the disk: this user, or whoever a role or a database is set up for."""
+    whom = rows(patient.conn, "doctor_lax")
+    for each in whom:
+        parts = [f"{kind} {one_line(each[kind])}" for kind in ("role", "database") if each[kind] is not None]
+        alter = f"alter {' in '.join(parts) or 'role all'} reset synchronous_commit"
+        yield problem("durability", _LAX.format(f" for {' in '.join(parts) or 'every role'}"), alter)
+    if synchronous_commit == "off" and not whom:
+        yield problem("durability", _LAX.format(""), "set it to on in postgresql.conf, and reload")
 
 
 def clock(patient: Patient, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Findings:

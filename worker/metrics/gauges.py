@@ -23,6 +23,7 @@ from worker.observe import Event, emit
 from worker.operation import State
 from worker.store.connection import conninfo
 from worker.store.measures import Measures, measure
+from worker.store.sessions import limit
 
 __all__ = ["Gauges", "told"]
 
@@ -58,7 +59,7 @@ class Gauges(Collector):
     def _measure(self) -> Measures | None:
         """Everything; None if Postgres is away or refuses, which is said once."""
         try:
-            measures = measure(self._connection())
+            measures = self._ask()
         except psycopg.Error as error:
             self._hang_up()
             if not self._is_away:
@@ -70,10 +71,22 @@ class Gauges(Collector):
         self._is_away = False
         return measures
 
+    def _ask(self) -> Measures:
+        """Ask over the connection that is kept or, if Postgres has hung up on that since, over a new one."""
+        kept = self._conn
+        try:
+            return measure(self._connection())
+        except psycopg.OperationalError:
+            if kept is None or not kept.closed:
+                raise
+            self._hang_up()
+            return measure(self._connection())
+
     def _connection(self) -> Connection[TupleRow]:
         if self._conn is None:
             info = conninfo(self._url, "ringonce metrics")
             self._conn = psycopg.connect(info, autocommit=True, prepare_threshold=None)
+            limit(self._conn)
         return self._conn
 
     def _hang_up(self) -> None:

@@ -8,6 +8,10 @@ Decisions:
     or with dates that psycopg cannot read. What decides anything is therefore asked for in UTF-8 and, where
     it holds times or durations, in binary form.
     2026-11-24: nothing is prepared on the server: a pooler that shares sessions would lose it.
+    2026-11-29: behind a pooler each use of a connection is compared, not each connection: the server may go
+    and come back as an old copy while the pooler keeps its line to us.
+    2026-11-29: an error that ends its session speaks of the session, whatever it is called: psycopg takes
+    ``transaction_timeout`` for an internal error, and a record was given up for it.
     2026-11-24: a server that takes no writes (a failover, a full disk) is as good as away. An answer that
     it refuses to record is kept, like one that could not reach it.
     2026-11-24: what Postgres refuses it repeats, payload and key and lease token. No such error leaves a
@@ -30,6 +34,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from worker.complaint import complaint
 from worker.errors import SchemaMismatch, SettingsError, StoreRefused, StoreUnavailable
 from worker.store.history import Memory
+from worker.store.sessions import limit_async
 from worker.store.statements import statement
 
 __all__ = ["SCHEMA_VERSION", "Pool", "check_schema", "conninfo", "open_pool", "session"]
@@ -49,6 +54,8 @@ _KEEPALIVE: Final[dict[str, int]] = {
 
 _AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 """What speaks of the server or the way to it, and not of what was asked."""
+_ENDS: Final = frozenset({"FATAL", "PANIC"})
+"""How severe an error is that ends its session: so does that."""
 
 
 class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
@@ -56,7 +63,18 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
 
     def __init__(self, url: str, **options: Any) -> None:  # noqa: ANN401  psycopg_pool's own
         self.memory = Memory()
-        super().__init__(url, configure=self.memory.check, **options)
+        self._pooled = False
+        super().__init__(url, configure=self._meet, check=self._compare, **options)
+
+    async def _meet(self, conn: AsyncConnection[TupleRow]) -> None:
+        """Compare a new connection, and have it keep to limits of its own."""
+        self._pooled = not await limit_async(conn)
+        await self.memory.check(conn)
+
+    async def _compare(self, conn: AsyncConnection[TupleRow]) -> None:
+        """Compare once more what a pooler may have led elsewhere meanwhile."""
+        if self._pooled:
+            await self.memory.check(conn)
 
 
 def conninfo(url: str, who: str) -> str:
@@ -73,7 +91,8 @@ def check_schema(url: str) -> None:
         SettingsError: this user's transactions are more isolated than claims can be.
     """
     try:
-        with psycopg.connect(conninfo(url, "ringonce worker"), autocommit=True) as conn:
+        info = conninfo(url, "ringonce worker")
+        with psycopg.connect(info, autocommit=True, prepare_threshold=None) as conn:
             found = _schema_version(conn)
             _refuse_isolation(conn)
     except psycopg.OperationalError as error:
@@ -146,4 +165,6 @@ async def session(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
     except _AWAY as error:
         raise StoreUnavailable(complaint(error)) from error
     except psycopg.Error as error:
+        if error.diag.severity_nonlocalized in _ENDS:
+            raise StoreUnavailable(complaint(error)) from error
         raise StoreRefused(f"{complaint(error)} (SQLSTATE {error.sqlstate})") from None

@@ -92,6 +92,18 @@ def test_an_unlogged_table_is_a_problem(look: Look, owner: psycopg.Connection) -
     assert look(outbox.unlogged)[0].level is Level.OK
 
 
+def test_an_unlogged_sequence_is_a_problem(look: Look, owner: psycopg.Connection) -> None:
+    """A crash sets it back, and it gives ids that operations have."""
+    if owner.info.server_version < 150_000:
+        pytest.skip("this Postgres has none")
+    [(sequence,)] = owner.execute("select pg_get_serial_sequence('outbox.action', 'id')").fetchall()
+    owner.execute(f"alter sequence {sequence} set unlogged".encode())
+    found = only(look(outbox.unlogged), Level.PROBLEM)
+    assert found.found == f"{sequence} is unlogged: a crash empties it"
+    owner.execute(str(found.advice).encode())
+    assert [each.level for each in look(outbox.unlogged)] == [Level.OK]
+
+
 def test_claims_that_are_shut_are_a_problem(look: Look, owner: psycopg.Connection) -> None:
     owner.execute("select outbox.doubt_history('restored the snapshot')")
     assert "restored the snapshot" in only(look(outbox.claims), Level.PROBLEM).found
@@ -338,7 +350,7 @@ def test_a_broker_that_answers_and_refuses_is_a_problem_since_no_worker_starts(
 def test_with_nothing_wrong_everything_is_ok() -> None:
     findings = examine(load_settings())
     assert [found for found in findings if found.level is not Level.OK] == []
-    assert len({found.check for found in findings}) == 19
+    assert len({found.check for found in findings}) == 22
 
 
 @pytest.mark.usefixtures("sound")

@@ -11,7 +11,7 @@ from functools import partial
 import psycopg
 import pytest
 
-from tests.integration.doctor.looking import Look
+from tests.integration.doctor.looking import Look, only
 from tests.postgres import Database
 from tests.waiting import until
 from worker.doctor import Level, server
@@ -49,11 +49,46 @@ def test_a_server_without_fsync_is_a_problem(
     assert (found.level, found.found) == (Level.PROBLEM, "off: fsync; a crash may lose claims (law 1)")
 
 
-def test_commits_that_wait_for_no_disk_are_a_warning(sound: Database) -> None:
+def test_commits_that_wait_for_no_disk_are_a_problem(sound: Database) -> None:
+    """As where the server says so: nothing about a role or a database does."""
     url = f"{sound.url}&options=-c%20synchronous_commit%3Doff"
     with psycopg.connect(url, autocommit=True) as conn:
-        [found] = server.durability(Patient(conn, load_settings()))
-    assert (found.level, found.found.partition(":")[0]) == (Level.WARNING, "synchronous_commit is off")
+        found = only(list(server.durability(Patient(conn, load_settings()))), Level.PROBLEM)
+    assert (found.found.partition(":")[0], found.advice) == (
+        "synchronous_commit is off",
+        "set it to on in postgresql.conf, and reload",
+    )
+
+
+@pytest.mark.parametrize("whose", ["role {role}", "database {name}", "role {role} in database {name}"])
+def test_whose_commits_wait_for_no_disk_is_found_and_mended_as_is_said(
+    owner: psycopg.Connection, sound: Database, whose: str
+) -> None:
+    role = f"shop_{sound.name}"
+    owner.execute(f"create role {role} login in role outbox_producer".encode())
+    whom = whose.format(role=role, name=sound.name)
+    try:
+        owner.execute(f"alter {whom} set synchronous_commit = off".encode())
+        with psycopg.connect(sound.url, autocommit=True) as conn:
+            found = only(list(server.durability(Patient(conn, load_settings()))), Level.PROBLEM)
+        assert found.found.partition(":")[0] == f"synchronous_commit is off for {whom}"
+        assert found.advice == f"alter {whom} reset synchronous_commit"
+        owner.execute(str(found.advice).encode())
+        with psycopg.connect(sound.url, autocommit=True) as conn:
+            assert [each.level for each in server.durability(Patient(conn, load_settings()))] == [Level.OK]
+    finally:
+        owner.execute(f"drop role {role}".encode())
+
+
+def test_whoever_cannot_enter_the_outbox_may_commit_as_he_likes(
+    look: Look, owner: psycopg.Connection, sound: Database
+) -> None:
+    role = f"stranger_{sound.name}"
+    owner.execute(f"create role {role}; alter role {role} set synchronous_commit = off".encode())
+    try:
+        assert [found.level for found in look(server.durability)] == [Level.OK]
+    finally:
+        owner.execute(f"drop role {role}".encode())
 
 
 def test_clocks_that_agree_are_fine_and_the_difference_is_told_in_milliseconds(look: Look) -> None:

@@ -30,6 +30,7 @@ from tests.integration.failover.clusters import (
 )
 from tests.integration.failover.histories import CERTAINLY_DONE, PAST, adopt, note, shut
 from tests.integration.outbox.by_hand import HOUR, SECOND, WINDOW, Outbox
+from tests.pooler import pooled
 from tests.postgres import folder_for_clusters
 from worker.embedded import EmbeddedPostgres
 from worker.house import House
@@ -261,6 +262,31 @@ async def test_an_old_copy_put_back_in_place_is_noticed_by_a_worker_that_lived_t
             after.go_on(CERTAINLY_DONE + SECOND)
             assert (await drained(house)).claimed == COUNT
     assert api.executed_twice() == []
+
+
+async def test_an_old_copy_put_back_behind_a_pooler_is_noticed_before_anything_is_claimed(
+    main: EmbeddedPostgres, folder: Path, api: Sandbox
+) -> None:
+    """The pooler keeps its lines to the workers, so that none of them is told that the server was away."""
+    with pooled(database(main)) as there:
+        async with open_test_house(there, notify=False) as house:
+            with closing(outbox_of(main).conn) as conn:
+                before = Outbox(conn)
+                furnish(before, api)
+                before.enqueue_each(COUNT)
+            main.stop()
+            copy(main.data, folder / "copy")
+            main.start()
+            assert (await drained(house)).claimed == COUNT
+            main.stop()
+            copy(folder / "copy", main.data)
+            main.start()
+            with closing(outbox_of(main).conn) as conn:
+                after = Outbox(conn)
+                assert (states(after), shut(after)) == ({"queued": COUNT}, None)
+                assert await drain_until_shut(house, after) == 0
+                assert "a worker remembers more than this database" in (shut(after) or "")
+    assert len(api.requests) == COUNT
 
 
 async def test_an_old_copy_is_doubted_by_hand_before_new_workers_start(

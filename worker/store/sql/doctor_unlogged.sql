@@ -1,6 +1,6 @@
--- Tables of the outbox that a crash would empty.
+-- Tables and sequences of the outbox that a crash would empty, or set back.
 --
 -- Run by: `ringonce doctor`. Index: none. Locks: nothing.
-select relname::text as name from pg_class
-where relnamespace = to_regnamespace('outbox') and relkind = 'r' and relpersistence = 'u'
-order by relname
+select case relkind when 'S' then 'sequence' else 'table' end as kind, relname::text as name from pg_class
+where relnamespace = to_regnamespace('outbox') and relkind in ('r', 'p', 'S') and relpersistence = 'u'
+order by relkind = 'S', relname
