@@ -13,7 +13,7 @@
 --   RO001 unknown endpoint      RO002 unknown account      RO003 invalid key         RO004 invalid payload
 --   RO005 key conflict          RO006 invalid time         RO007 invalid lane, priority, on_done or traceparent
 --   RO008 operation not found   RO009 state conflict       RO010 the row is frozen   RO011 final is final
---   RO012 claims are shut
+--   RO012 claims are shut      RO013 kept: under a legal hold, or not exported yet
 
 begin;
 
@@ -106,7 +106,7 @@ create table outbox.schema_version (
 comment on table outbox.schema_version is 'The versions of this schema; a worker that needs another one than the highest refuses to start';
 comment on column outbox.schema_version.version is 'Number of the schema, rising by one';
 comment on column outbox.schema_version.applied_at is 'When it was applied';
-insert into outbox.schema_version (version) values (1);
+insert into outbox.schema_version (version) values (2);
 
 create table outbox.account (
     name                  text collate "C" primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$' and octet_length(name) <= 63),
@@ -304,7 +304,8 @@ create table outbox.action (
 );
 comment on table outbox.action is 'The audit: who did what to which operation or account, why and when. Rows are only ever added';
 comment on column outbox.action.id is 'Number of the action';
-comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, retire, doubt_history, adopt_history, confirm_history';
+comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, retire, hold, release, export, require_export, doubt_history, adopt_history,
+confirm_history';
 comment on column outbox.action.operation_id is 'The operation it was done to';
 comment on column outbox.action.account is 'The account it was done to';
 comment on column outbox.action.reason is 'Why, in the administrator''s words';
@@ -512,6 +513,48 @@ comment on column outbox.attempt.disproved is 'A later answer proved that it was
 comment on column outbox.attempt.doubt is 'It was executed, or may have been (a whole 409 says that another one may have been, not this one)';
 create index attempt_of_last_hour on outbox.attempt using brin (started_at) with (pages_per_range = 16, autosummarize = on);
 create index attempt_in_conflict on outbox.attempt (operation_id) where late;  -- no verdict, which every record would change in it
+
+-- Retention: what is kept for longer than its time ---------------------------------------------------------------------
+
+create table outbox.legal_hold (
+    id            bigint generated always as identity primary key,
+    operation_id  bigint unique references outbox.operation (id),
+    account       text collate "C" references outbox.account (name) on update cascade,
+    lane          text collate "C",
+    action_id     bigint not null references outbox.action (id),
+    constraint legal_hold_is_of_one_kind check ((operation_id is null) <> (account is null and lane is null))
+);
+comment on table outbox.legal_hold is
+    'What is neither scrubbed nor deleted, whoever tries: an operation, or all that an account or a lane has and will have. A row goes when its hold is lifted; the audit stays';
+comment on column outbox.legal_hold.id is 'Number of the hold';
+comment on column outbox.legal_hold.operation_id is 'The operation; null: the account, the lane, or the lane of the account as a whole';
+comment on column outbox.legal_hold.account is 'The account; null: of any';
+comment on column outbox.legal_hold.lane is 'The lane; null: all';
+comment on column outbox.legal_hold.action_id is 'The action that tells who holds it, why and since when';
+create unique index legal_hold_of_scope on outbox.legal_hold (account, lane) nulls not distinct where operation_id is null;
+
+create table outbox.retention (
+    only_row        boolean primary key default true check (only_row),
+    only_exported   boolean not null default false,
+    exported_until  timestamptz check (outbox.is_plausible(exported_until)),
+    scrub_from      timestamptz,
+    purge_from      timestamptz
+);
+comment on table outbox.retention is 'What retention waits for, and where it goes on; one row. How long anything is kept is a setting of the workers';
+comment on column outbox.retention.only_row is 'There is one row';
+comment on column outbox.retention.only_exported is 'Nothing is scrubbed or deleted that was not exported (outbox.require_export)';
+comment on column outbox.retention.exported_until is 'Whatever became final before this has been exported (outbox.note_export); null: nothing';
+comment on column outbox.retention.scrub_from is 'All that has its payload and became final before this is under a legal hold: scrub() does not walk over it again; null: not known';
+comment on column outbox.retention.purge_from is 'The same of what was scrubbed, and of purge()';
+insert into outbox.retention default values;
+
+create function outbox.is_held(operation_id bigint, account text, lane text) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from outbox.legal_hold h where h.operation_id = is_held.operation_id)
+        or exists (select from outbox.legal_hold h
+                    where h.operation_id is null and (h.account is null or h.account = is_held.account) and (h.lane is null or h.lane = is_held.lane))
+$$;
+comment on function outbox.is_held is 'Whether an operation is under a legal hold: itself, or with its account or its lane';
 
 create table outbox.finished_count (
     account   text collate "C" not null,
@@ -773,6 +816,43 @@ end $$;
 comment on function outbox.operation_is_not_lost is 'Trigger: no key is forgotten while it may be in use';
 create trigger operation_is_not_lost before delete on outbox.operation for each row execute function outbox.operation_is_not_lost();
 create trigger operation_is_not_lost_whole before truncate on outbox.operation for each statement execute function outbox.operation_is_not_lost();
+
+create function outbox.operation_is_kept() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Whoever places a hold just now waits until this is over; what was held before is seen from here on.
+    perform pg_advisory_xact_lock_shared(74646623, 2);
+    if outbox.is_held(old.id, old.account, old.lane) then
+        raise exception 'operation % is under a legal hold: what is on record stays', old.id using errcode = 'RO013',
+            hint = 'outbox.held tells why. outbox.release(id, reason), or release_all(account, lane, reason), lifts it; outbox.reissue() keeps the record.';
+    end if;
+    if (tg_op = 'DELETE' or new.payload is null) and exists (
+        select from outbox.retention r where r.only_exported and old.finished_at >= coalesce(r.exported_until, '-infinity')) then
+        raise exception 'operation % was not exported yet', old.id using errcode = 'RO013',
+            hint = 'Use `ringonce export` first; or outbox.require_export(false, reason).';
+    end if;
+    return case when tg_op = 'DELETE' then old else new end;
+end $$;
+comment on function outbox.operation_is_kept is
+    'Trigger: what is under a legal hold, or is to be exported first, is neither deleted nor loses what it says; a retry would lose the answer';
+create trigger operation_is_kept before delete on outbox.operation for each row execute function outbox.operation_is_kept();
+create trigger operation_keeps_what_it_says before update of payload, response_headers, response_body on outbox.operation
+    for each row when (old.finished_at is not null and ((old.payload is not null and new.payload is null)
+        or (old.response_headers is not null and new.response_headers is null) or (old.response_body is not null and new.response_body is null)))
+    execute function outbox.operation_is_kept();
+
+create function outbox.attempt_is_kept() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_advisory_xact_lock_shared(74646623, 2);
+    if (select outbox.is_held(o.id, o.account, o.lane) from outbox.operation o where o.id = old.operation_id) then
+        raise exception 'attempt % of operation % is under a legal hold: what is on record stays', old.number, old.operation_id using errcode = 'RO013';
+    end if;
+    return new;
+end $$;
+comment on function outbox.attempt_is_kept is 'Trigger: a late answer is evidence, and stays while its operation is under a legal hold';
+create trigger attempt_is_kept before update of late_body on outbox.attempt
+    for each row when (old.late_body is not null and new.late_body is null) execute function outbox.attempt_is_kept();
 
 create function outbox.attempt_stays() returns trigger
     language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -2218,57 +2298,138 @@ create function outbox.fold_counts() returns integer
 $$;
 comment on function outbox.fold_counts is 'Folds the deltas of outbox.finished_count into one row each. Returns how many it saved';
 
-create function outbox.scrub(keep interval, max_count integer) returns integer
-    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off set enable_bitmapscan = off as $$
+create function outbox.old_enough(scrubbed boolean, keep interval, max_count integer, patience interval) returns bigint[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
 declare
     -- Law 10: days and months as exact seconds. Taken from a date, '1 mon -28 days' may be nothing at all, and compares as two days.
     lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
-    scrubbed integer;
+    rule outbox.retention;
+    until timestamptz;
+    ids bigint[];
 begin
-    if lasts <= (select max(key_ttl) from outbox.endpoint) then
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'retention looks for holds under a fresh snapshot: use READ COMMITTED' using errcode = '25001';
+    end if;
+    if (lasts > (select max(key_ttl) from outbox.endpoint)) is not true then
         raise exception 'retention of % is not longer than the longest key_ttl', keep using errcode = 'RO009';
     end if;
-    with old as (
-        select o.id from outbox.operation o
-         where o.finished_at is not null and o.payload is not null and o.finished_at < (select clock_timestamp()) - lasts
-         order by o.finished_at limit max_count for no key update skip locked),
-    evidence as (update outbox.attempt a set late_body = null
-                  where a.operation_id = any (array(select id from old)) and a.late_body is not null)
+    if not pg_try_advisory_xact_lock_shared(74646623, 2) then
+        return null;  -- somebody places a hold: this pass is left out
+    end if;
+    select r.* into rule from outbox.retention r;
+    until := least(clock_timestamp() - lasts, case when rule.only_exported then coalesce(rule.exported_until, '-infinity') end);
+    if exists (select from outbox.legal_hold) then
+        return outbox.old_and_free(scrubbed, until, max_count, patience, rule);
+    elsif scrubbed then
+        select array_agg(old.id) into ids from (
+            select o.id from outbox.operation o
+             where o.finished_at is not null and o.payload is null and o.finished_at < until
+             order by o.finished_at limit max_count for update skip locked) as old;
+    else
+        select array_agg(old.id) into ids from (
+            select o.id from outbox.operation o
+             where o.finished_at is not null and o.payload is not null and o.finished_at < until
+             order by o.finished_at limit max_count for no key update skip locked) as old;
+    end if;
+    return ids;
+end $$;
+comment on function outbox.old_enough is
+    'Locks up to max_count operations that have been final for longer than keep, scrubbed ones or the others, the oldest first, and returns them; null: none. What others hold, what
+is under a legal hold and, if so required, what was not exported it passes by. It walks for no longer than about patience over what is held';
+
+create function outbox.old_and_free(scrubbed boolean, until timestamptz, max_count integer, patience interval, rule outbox.retention) returns bigint[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+    started_at constant timestamptz := clock_timestamp();
+    since constant timestamptz := coalesce(case when scrubbed then rule.purge_from else rule.scrub_from end, '-infinity');
+    -- What has its payload still, and is free, may be scrubbed meanwhile: purge() must walk over its place again.
+    latest_mark constant timestamptz := case when scrubbed then coalesce(rule.scrub_from, (
+        select o.finished_at from outbox.operation o where o.finished_at is not null and o.payload is not null order by o.finished_at limit 1)) end;
+    walk refcursor;
+    met record;
+    ids bigint[];
+    mark timestamptz := since;
+    met_free boolean := false;
+    met_count integer := 0;
+begin
+    if scrubbed then
+        open walk no scroll for
+            select o.id, o.finished_at, outbox.is_held(o.id, o.account, o.lane) as held from outbox.operation o
+             where o.finished_at is not null and o.payload is null and o.finished_at >= since and o.finished_at < until order by o.finished_at;
+    else
+        open walk no scroll for
+            select o.id, o.finished_at, outbox.is_held(o.id, o.account, o.lane) as held from outbox.operation o
+             where o.finished_at is not null and o.payload is not null and o.finished_at >= since and o.finished_at < until order by o.finished_at;
+    end if;
+    loop
+        fetch walk into met;
+        exit when not found;
+        met_count := met_count + 1;
+        exit when met_count % 500 = 0 and clock_timestamp() > started_at + patience;
+        if met.held then
+            mark := case when met_free then mark else met.finished_at end;
+            continue;
+        end if;
+        met_free := true;
+        if scrubbed then
+            perform from outbox.operation o where o.id = met.id and o.payload is null and o.finished_at < until for update skip locked;
+        else
+            perform from outbox.operation o where o.id = met.id and o.payload is not null and o.finished_at < until for no key update skip locked;
+        end if;
+        ids := case when found then ids || met.id else ids end;
+        exit when cardinality(ids) >= max_count;
+    end loop;
+    close walk;
+    mark := least(mark, latest_mark);
+    if mark > since then
+        perform from outbox.retention for update skip locked;
+        update outbox.retention r
+           set scrub_from = case when scrubbed then r.scrub_from else mark end, purge_from = case when scrubbed then mark else r.purge_from end
+         where found;
+    end if;
+    return ids;
+end $$;
+comment on function outbox.old_and_free is
+    'The same where there are legal holds: walks over what is held one by one, and remembers how far all was, so that the next pass begins there';
+
+create function outbox.scrub(keep interval, max_count integer, patience interval default '00:00:02') returns integer
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    ids constant bigint[] := outbox.old_enough(false, scrub.keep, scrub.max_count, scrub.patience);
+    scrubbed integer;
+begin
+    update outbox.attempt a set late_body = null where a.operation_id = any (ids) and a.late_body is not null;
     update outbox.operation o set payload = null, response_headers = null, response_body = null
-     where o.id = any (array(select id from old));  -- an array: a join may be planned over the whole table
+     where o.id = any (ids);  -- an array: a join may be planned over the whole table
     get diagnostics scrubbed = row_count;
     return scrubbed;
 end $$;
 comment on function outbox.scrub is
-    'Takes payloads and answers, which hold phone numbers, from operations that have been final for longer than keep; hash, key and attempts stay. Returns how many';
+    'Takes payloads and answers, which hold phone numbers, from operations that have been final for longer than keep; hash, key and attempts stay. What is under a legal hold stays
+as it is; patience is how long it may walk over that. Returns how many';
 
-create function outbox.purge(keep interval, max_count integer) returns integer
+create function outbox.purge(keep interval, max_count integer, patience interval default '00:00:02') returns integer
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
-    -- Law 10: days and months as exact seconds. Taken from a date, '1 mon -28 days' may be nothing at all, and compares as two days.
-    lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
+    ids constant bigint[] := outbox.old_enough(true, purge.keep, purge.max_count, purge.patience);
+    until constant timestamptz := clock_timestamp() - make_interval(secs => extract(epoch from keep)::double precision);
     purged integer;
 begin
-    if lasts <= (select max(key_ttl) from outbox.endpoint) then
-        raise exception 'retention of % is not longer than the longest key_ttl', keep using errcode = 'RO009';
-    end if;
-    with old as (
-        select o.id from outbox.operation o
-         where o.finished_at is not null and o.payload is null and o.finished_at < (select clock_timestamp()) - lasts
-         order by o.finished_at limit max_count for update skip locked)
-    delete from outbox.operation o where o.id = any (array(select id from old));
+    delete from outbox.operation o where o.id = any (ids);
     get diagnostics purged = row_count;
     delete from outbox.announcement a
      where a.id = any (array(
-           select n.id from outbox.announcement n where n.next_attempt_at < (select clock_timestamp()) - lasts
+           select n.id from outbox.announcement n where n.next_attempt_at < until
             order by n.next_attempt_at limit max_count for update skip locked));
     return purged;
 end $$;
 comment on function outbox.purge is
-    'Deletes scrubbed operations, with their attempts, that have been final for longer than keep. Unresolved ones stay. Returns how many. Announcements that nobody
-has tried to send for as long go, too';
+    'Deletes scrubbed operations, with their attempts, that have been final for longer than keep. Unresolved ones stay, and what is under a legal hold; patience is how long it may
+walk over that. Returns how many. Announcements that nobody has tried to send for as long go, too';
 
 create function outbox.forget_workers() returns integer
     language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -2562,8 +2723,8 @@ create function outbox.retire(
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform outbox.need_reason(retire.reason);
-    scrubbed_count := outbox.scrub(retire.scrub_after, retire.max_count);
-    purged_count := outbox.purge(retire.purge_after, retire.max_count);
+    scrubbed_count := outbox.scrub(retire.scrub_after, retire.max_count, interval '1 hour');
+    purged_count := outbox.purge(retire.purge_after, retire.max_count, interval '1 hour');
     if scrubbed_count + purged_count > 0 then
         insert into outbox.action (name, reason, detail)
         values ('retire', retire.reason, jsonb_build_object('scrubbed', scrubbed_count, 'purged', purged_count));
@@ -2572,6 +2733,143 @@ end $$;
 comment on function outbox.retire is
     'Does now what upkeep does in time: scrubs what has been final for longer than scrub_after, deletes what has been for longer than purge_after; up to
 max_count of each. Returns how many';
+
+create function outbox.keep_retention_out() returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_advisory_xact_lock(74646623, 2);
+end $$;
+comment on function outbox.keep_retention_out is 'Waits for what is being scrubbed and deleted, and keeps retention out until the transaction ends';
+
+create function outbox.hold(id bigint, reason text) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    o outbox.operation;
+begin
+    perform outbox.need_reason(hold.reason);
+    perform outbox.keep_retention_out();
+    select u.* into o from outbox.operation u where u.id = hold.id;
+    if not found then
+        raise exception 'there is no operation %', hold.id using errcode = 'RO008';
+    elsif exists (select from outbox.legal_hold h where h.operation_id = o.id) then
+        raise exception 'operation % is under a legal hold already', o.id using errcode = 'RO009', hint = 'outbox.held tells whose, and why.';
+    end if;
+    insert into outbox.legal_hold (operation_id, action_id) values (o.id, outbox.acted('hold', o, hold.reason, '{}'));
+end $$;
+comment on function outbox.hold is
+    'Puts an operation under a legal hold, whatever its state: nobody scrubs or deletes it until outbox.release(). It is sent, recorded and settled as before';
+
+create function outbox.release(id bigint, reason text) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    o outbox.operation;
+begin
+    perform outbox.need_reason(release.reason);
+    perform outbox.keep_retention_out();
+    select u.* into o from outbox.operation u where u.id = release.id;
+    if not found then
+        raise exception 'there is no operation %', release.id using errcode = 'RO008';
+    end if;
+    delete from outbox.legal_hold h where h.operation_id = o.id;
+    if not found then
+        raise exception 'operation % is under no legal hold of its own', o.id using errcode = 'RO009',
+            hint = case when outbox.is_held(o.id, o.account, o.lane) then 'Its account or its lane is: outbox.release_all(account, lane, reason).'
+                        else 'There is nothing to lift.' end;
+    end if;
+    perform outbox.acted('release', o, release.reason, '{}');
+    perform outbox.retire_from_the_start();
+end $$;
+comment on function outbox.release is 'Lifts the legal hold of an operation. What is old enough goes with the next pass, unless its account or its lane is held';
+
+create function outbox.hold_all(account text, lane text, reason text) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    noted bigint;
+begin
+    perform outbox.need_scope(hold_all.account, hold_all.lane, hold_all.reason);
+    if exists (select from outbox.legal_hold h where h.operation_id is null and h.account is not distinct from hold_all.account
+                                                 and h.lane is not distinct from hold_all.lane) then
+        raise exception '% is under a legal hold already', outbox.scope(hold_all.account, hold_all.lane) using errcode = 'RO009',
+            hint = 'outbox.held tells whose, and why.';
+    end if;
+    insert into outbox.action (name, account, reason, detail)
+    values ('hold', hold_all.account, hold_all.reason, jsonb_build_object('lane', hold_all.lane)) returning id into noted;
+    insert into outbox.legal_hold (account, lane, action_id) values (hold_all.account, hold_all.lane, noted);
+end $$;
+comment on function outbox.hold_all is
+    'Puts all that an account has and will have under a legal hold; or a lane, of one account or of any (account NULL): nobody scrubs or deletes it until outbox.release_all()';
+
+create function outbox.release_all(account text, lane text, reason text) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.need_scope(release_all.account, release_all.lane, release_all.reason);
+    delete from outbox.legal_hold h
+     where h.operation_id is null and h.account is not distinct from release_all.account and h.lane is not distinct from release_all.lane;
+    if not found then
+        raise exception '% is under no legal hold', outbox.scope(release_all.account, release_all.lane) using errcode = 'RO009',
+            hint = 'outbox.held tells what is: name account and lane as the hold does.';
+    end if;
+    insert into outbox.action (name, account, reason, detail)
+    values ('release', release_all.account, release_all.reason, jsonb_build_object('lane', release_all.lane));
+    perform outbox.retire_from_the_start();
+end $$;
+comment on function outbox.release_all is 'Lifts the legal hold of an account, of a lane, or of a lane of an account. Operations that are held by themselves stay so';
+
+create function outbox.scope(account text, lane text) returns text
+    language sql stable set search_path = pg_catalog, pg_temp
+    return concat_ws(' of ', 'lane ' || quote_literal(lane), 'account ' || quote_literal(account));
+comment on function outbox.scope is 'What a hold of an account, a lane, or both is called in an error';
+
+create function outbox.need_scope(account text, lane text, reason text) returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.need_reason(need_scope.reason);
+    if need_scope.account is null and need_scope.lane is null then
+        raise exception 'a hold is of an account, of a lane, or of a lane of an account' using errcode = 'RO009';
+    elsif need_scope.account is not null and not exists (select from outbox.account a where a.name = need_scope.account) then
+        raise exception 'there is no account %', quote_literal(need_scope.account) using errcode = 'RO002';
+    end if;
+    perform outbox.keep_retention_out();
+end $$;
+comment on function outbox.need_scope is 'Raises when there is no such account, neither account nor lane, or no reason; else keeps retention out';
+
+create function outbox.retire_from_the_start() returns void
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    update outbox.retention r set scrub_from = null, purge_from = null where r.scrub_from is not null or r.purge_from is not null
+$$;
+comment on function outbox.retire_from_the_start is 'Has retention walk over all again: something is held no longer';
+
+create function outbox.require_export(required boolean, reason text) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.need_reason(require_export.reason);
+    perform outbox.keep_retention_out();
+    update outbox.retention r set only_exported = coalesce(require_export.required, false);
+    insert into outbox.action (name, reason, detail)
+    values ('require_export', require_export.reason, jsonb_build_object('required', coalesce(require_export.required, false)));
+end $$;
+comment on function outbox.require_export is 'Whether retention takes only what has been exported (outbox.note_export): if so, nobody scrubs or deletes anything else';
+
+create function outbox.note_export(since timestamptz, until timestamptz, reason text, detail jsonb) returns timestamptz
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.need_reason(note_export.reason);
+    if note_export.until is null or not outbox.is_plausible(note_export.until) or note_export.until > clock_timestamp() then
+        raise exception 'an export ends at a time that has passed, not at %', note_export.until using errcode = 'RO006';
+    end if;
+    update outbox.retention r set exported_until = note_export.until
+     where coalesce(r.exported_until, '-infinity') >= coalesce(note_export.since, '-infinity')
+       and coalesce(r.exported_until, '-infinity') < note_export.until;
+    if found then
+        insert into outbox.action (name, reason, detail)
+        values ('export', note_export.reason,
+                coalesce(note_export.detail, '{}') || jsonb_build_object('since', note_export.since, 'until', note_export.until));
+    end if;
+    return (select r.exported_until from outbox.retention r);
+end $$;
+comment on function outbox.note_export is
+    'Notes that whatever became final from since (null: ever) to before until has been exported, if that leaves no gap behind what was before. Returns until when all has been';
+
 create function outbox.sizes(operation_id bigint, out payload_size integer, out response_size integer)
     language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select octet_length(o.payload::text), octet_length(o.response_body) from outbox.operation o where o.id = sizes.operation_id
@@ -2727,6 +3025,17 @@ comment on column outbox.shut.noted_at is
     'When workers last noted the old history. After a promotion or a recovery nothing that was committed before is lost; of a restored copy it tells nothing';
 comment on column outbox.shut.known_timeline is 'The timeline in which claims were made';
 
+create view outbox.held as
+    select h.operation_id, h.account, h.lane, a.reason, a.acted_by || coalesce(' for ' || a.acted_for, '') as held_by, a.acted_at as held_at
+      from outbox.legal_hold h join outbox.action a on a.id = h.action_id;
+comment on view outbox.held is 'What is under a legal hold, and so neither scrubbed nor deleted: since when, by whom and why';
+comment on column outbox.held.operation_id is 'The operation; null: an account, a lane, or a lane of an account, as a whole';
+comment on column outbox.held.account is 'The account that is held; null: of any';
+comment on column outbox.held.lane is 'The lane that is held; null: all';
+comment on column outbox.held.reason is 'Why, in the administrator''s words';
+comment on column outbox.held.held_by is 'Who placed the hold';
+comment on column outbox.held.held_at is 'When';
+
 create view outbox.result with (security_barrier) as
     select o.id, o.idempotency_key, o.account, o.endpoint, o.state, o.provider_id, o.response_status, o.response_headers, o.response_body,
            o.last_error, o.created_at, o.finished_at
@@ -2764,8 +3073,8 @@ grant select, insert, update, delete on outbox.worker to outbox_worker;
 
 grant select on outbox.status, outbox.stop, outbox.backlog, outbox.unresolved, outbox.key_expiring, outbox.throughput, outbox.conflict,
     outbox.worker, outbox.account, outbox.account_meter, outbox.endpoint, outbox.throttle, outbox.schema_version,
-    outbox.history, outbox.shut, outbox.announcement to outbox_reader, outbox_admin;
-grant execute on function outbox.why_shut, outbox.sizes to outbox_reader, outbox_admin;
+    outbox.history, outbox.shut, outbox.announcement, outbox.held, outbox.legal_hold, outbox.retention to outbox_reader, outbox_admin;
+grant execute on function outbox.why_shut, outbox.sizes, outbox.is_held to outbox_reader, outbox_admin;
 -- All that is on record about an operation, but not what it says and what was answered.
 grant select (id, account, app_id, endpoint, idempotency_key, payload_sha256, lane, priority, state, next_attempt_at, deadline_at, attempt_count,
               attempt_number, first_sent_at, key_window_closes_at, settles_at, url, key_header, lease_expires_at, leased_by, response_status,
@@ -2776,7 +3085,8 @@ grant select (operation_id, number, leased_by, started_at, finished_at, recorded
 grant select on outbox.action to outbox_reader;
 
 grant execute on function outbox.cancel, outbox.retry, outbox.reissue, outbox.resolve, outbox.pause, outbox.resume, outbox.retire,
-    outbox.doubt_history, outbox.adopt_history, outbox.confirm_history to outbox_admin;
+    outbox.doubt_history, outbox.adopt_history, outbox.confirm_history,
+    outbox.hold, outbox.release, outbox.hold_all, outbox.release_all, outbox.require_export, outbox.note_export to outbox_admin;
 grant update (tolerated_loss) on outbox.history to outbox_admin;
 grant select on outbox.operation, outbox.attempt, outbox.action, outbox.suspicion, outbox.finished_count to outbox_admin;
 grant insert, update, delete on outbox.endpoint to outbox_admin;

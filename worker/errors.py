@@ -12,6 +12,7 @@
     │  └─ KeyConflict           the key already stands for another request
     ├─ OperationNotFound
     ├─ InvalidCertificate       not a certificate, or changed since it was written
+    ├─ InvalidExport            no folder of an export, or changed since it was written
     ├─ OpenTransaction          a wait inside of a transaction
     ├─ StateConflict            cancel while in flight, retry past the window ...
     ├─ StoreUnavailable         from psycopg, its cause kept
@@ -77,6 +78,10 @@ class OpenTransaction(RingonceError):
 
 class InvalidCertificate(RingonceError):
     """A file is not a certificate, or was changed since it was written."""
+
+
+class InvalidExport(RingonceError):
+    """A folder holds no export, or a file of it is missing or was changed."""
 
 
 class StateConflict(RingonceError):

@@ -46,6 +46,7 @@ class House:
     concurrency: int
     linger: timedelta
     retention: timedelta
+    purge_after: timedelta
     traces: Traces | None = None
     """Makes a span of each attempt; None: nobody asked for any."""
     pacers: defaultdict[str, Pacer] = field(
@@ -82,6 +83,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
             concurrency=settings.concurrency,
             linger=settings.linger,
             retention=settings.retention,
+            purge_after=settings.purge_after,
             traces=_open_traces(settings),
         )
 

@@ -41,6 +41,7 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -56,6 +57,8 @@ BROKERS = frozenset({"memory", "redis", "rediss", "redis+socket", "amqp", "amqps
 worker that is killed can take its whole pool along."""
 OUTSIDE = BROKERS - {"memory"}
 """Those that an app's workers can hear, too."""
+PURGE_AFTER = 2
+"""How many retentions long rows are kept, unless ``purge_days`` says how long."""
 OWN_QUEUE = "ringonce"
 """The queue of wake-ups (``rope.QUEUE``), whose readers know no task of an app's."""
 
@@ -117,6 +120,12 @@ def _has_authority(url: str) -> bool:
         return False
 
 
+def _purge_days(value: int, info: ValidationInfo) -> int:
+    if value < info.data.get("retention_days", value):  # which may be at fault itself
+        raise ValueError("rows are kept no shorter than what they say: no less than RINGONCE_RETENTION_DAYS")
+    return value
+
+
 Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
 Broker = Annotated[SecretStr, AfterValidator(_broker)]
 OnDoneBroker = Annotated[SecretStr, AfterValidator(_on_done_broker)]
@@ -175,6 +184,9 @@ class Settings(BaseSettings):
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """How long finished operations keep payload and answer, which hold phone numbers. Longer than any key
     lives, since only the row knows that the key was used; a month also covers a billing dispute."""
+    purge_days: Annotated[int, Field(ge=1, le=7300), AfterValidator(_purge_days)] | None = None
+    """How long the rows themselves are kept, scrubbed: so long their keys are known. No shorter than
+    ``retention_days``; by default twice as long."""
     connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5
     """How long a connection to the API may take, TLS included: time for two lost packets to be sent again,
     after 1 and after 3 seconds."""
@@ -215,6 +227,11 @@ class Settings(BaseSettings):
     def retention(self) -> timedelta:
         """``retention_days`` as a duration."""
         return timedelta(days=self.retention_days)
+
+    @property
+    def purge_after(self) -> timedelta:
+        """``purge_days`` as a duration."""
+        return self.retention * PURGE_AFTER if self.purge_days is None else timedelta(days=self.purge_days)
 
     @property
     def connect_timeout(self) -> timedelta:

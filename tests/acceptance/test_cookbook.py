@@ -21,7 +21,7 @@ from tests.documents import COOKBOOK, adapted, snippet
 from tests.integration.cli.running import run
 from tests.integration.drain.house import drained, open_test_house
 from tests.integration.hostile.server import hostile, sized
-from tests.integration.sql.plain_sql import enqueue, lease, operation_in, record
+from tests.integration.sql.plain_sql import age, enqueue, lease, operation_in, record
 from tests.postgres import Database
 from worker import InvalidPayload, KeyConflict
 
@@ -221,3 +221,36 @@ def test_many_are_steered_by_a_script_that_nobody_is_asked_by(conn: psycopg.Conn
     told = {suspended: "queued", refused: "failed", late: "expired", lost: "failed"}
     assert states == {**told, max(states): "queued"}
     assert len(states) == 5
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_held_is_seen_and_what_is_released_is_free(conn: psycopg.Connection) -> None:
+    conn.execute("insert into outbox.account (name, app_id) values ('partner', 'app-p')")
+    held, failed = enqueue(conn)["id"], operation_in(conn, "failed", lane="spring")
+    partners = enqueue(conn, account="partner")["id"]
+    script = adapted(snippet(COOKBOOK, "hold"), {" 42 ": f" {held} "})
+    *ran, last = [run(*words) for words in commands(script)]
+    assert [each.exit_code for each in (*ran, last)] == [0] * 6, [each.output for each in ran]
+    assert [line.split()[0] for line in ran[3].stdout.splitlines()[1:]] == [
+        str(partners),
+        str(failed),
+        str(held),
+    ]
+    assert "account partner" in ran[4].stdout
+    assert conn.execute("select operation_id from outbox.held order by 1").fetchall() == [(held,), (failed,)]
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_to_be_exported_first_is_exported_and_then_forgotten(
+    conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    done = operation_in(conn, "succeeded")
+    age(conn, done, timedelta(hours=26))
+    now = datetime.now(UTC) - timedelta(hours=1)
+    script = adapted(snippet(COOKBOOK, "export"), {"2026-11-25T00:00:00Z": now.isoformat()})
+    ran = [run(*words) for words in commands(script)]
+    assert [each.exit_code for each in ran] == [0, 0, 0], [each.output for each in ran]
+    assert ran[2].stdout == "outbox-2026-11-24 holds 1 operations, 1 attempts in 2 files\n"
+    assert (tmp_path / "outbox-2026-11-24" / "operations-000001.parquet").is_file()
+    [forget] = commands(snippet(COOKBOOK, "forget"))
+    assert run(*forget).stdout == "1 operations would be scrubbed, 1 would be deleted\n"

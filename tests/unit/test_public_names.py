@@ -8,7 +8,7 @@ import re
 import worker
 from worker import errors
 
-INSIDE = {"CallCut", "ClaimsShut", "InvalidCertificate", "SendWindowPassed", "StoreRefused"}
+INSIDE = {"CallCut", "ClaimsShut", "InvalidCertificate", "InvalidExport", "SendWindowPassed", "StoreRefused"}
 """What only a worker or an administrator meets."""
 
 

@@ -58,8 +58,23 @@ def test_durations_are_exact() -> None:
 
     assert settings.linger == timedelta(milliseconds=500)
     assert settings.retention == timedelta(days=30)
+    assert settings.purge_after == timedelta(days=60)
     assert settings.connect_timeout == timedelta(seconds=5)
     assert settings.lease_slack == timedelta(seconds=30)
+
+
+def test_rows_are_kept_for_twice_the_retention_or_as_long_as_is_said_but_no_shorter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RINGONCE_RETENTION_DAYS", "10")
+    assert load_settings().purge_after == timedelta(days=20)
+    monkeypatch.setenv("RINGONCE_PURGE_DAYS", "10")
+    assert load_settings().purge_after == timedelta(days=10)
+    monkeypatch.setenv("RINGONCE_PURGE_DAYS", "9")
+    assert refusal() == (
+        "RINGONCE_PURGE_DAYS: rows are kept no shorter than what they say: "
+        "no less than RINGONCE_RETENTION_DAYS"
+    )
 
 
 def test_a_missing_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@
     dossier.py       how one operation is shown to a person
     board.py         what `top` shows
     demo, worker, sandbox, dashboard, migrate, account, endpoint, enqueue, result, reading, top, listing,
-    certificate, views, steering, history, purge, doctor, probe, metrics, completion      the commands
+    certificate, views, steering, history, holding, export, retention, purge, doctor, probe, metrics,
+    completion       the commands
 
 Decisions:
     2026-11-24: each command is imported when it is asked for. Celery, pydantic and starlette each take
@@ -68,6 +69,10 @@ ROOMS: Final = MappingProxyType(
         "pause": Room("steering", "Stop claiming an account's operations, until it is resumed."),
         "resume": Room("steering", "Lift an account's pause, and whatever blocks workers have set on it."),
         "history": Room("history", "Say whether commits may be lost; shut claims, or open them again."),
+        "hold": Room("holding", "Keep operations, an account or a lane from being scrubbed and deleted."),
+        "release": Room("holding", "Lift a legal hold."),
+        "export": Room("export", "Write what is final into CSV or Parquet files, before it goes."),
+        "retention": Room("retention", "Show what is kept for how long, and what is held."),
         "purge": Room("purge", "Scrub and delete now what retention would in time."),
         "doctor": Room("doctor", "Look for what is wrong, or will be, and say what to do."),
         "probe": Room("probe", "Say whether a worker is on duty, for what starts it anew if it is not."),

@@ -110,6 +110,12 @@ def _print_text(found: dict[str, Any]) -> None:
             ("answer", answer["status"] and f"{answer['status']}, body SHA-256 {answer['body_sha256']}"),
         ]
     )
+    print_facts(
+        [
+            ("legal hold", f"since {each['held_at']}, by {each['held_by']}: {each['reason']}")
+            for each in found.get("holds", [])
+        ]
+    )
     if found["attempts"]:
         click.echo()
         columns = [

@@ -10,7 +10,14 @@ import click
 from worker.cli.printing import ago, moment, print_facts, print_table, span, visible
 from worker.operation import FINAL_STATES
 from worker.plain import readable
-from worker.store.dossiers import ActionOnRecord, AttemptOnRecord, Contents, Dossier, OperationOnRecord
+from worker.store.dossiers import (
+    ActionOnRecord,
+    AttemptOnRecord,
+    Contents,
+    Dossier,
+    HoldOnRecord,
+    OperationOnRecord,
+)
 
 __all__ = ["print_attempts", "print_contents", "print_dossier"]
 
@@ -19,7 +26,8 @@ def print_dossier(dossier: Dossier) -> None:
     """Print the operation, its attempts and what administrators did to it."""
     operation = dossier.operation
     click.echo(f"operation {operation.id} is {operation.state}")
-    print_facts(_request(operation) + _course(operation, len(dossier.attempts)) + _result(operation))
+    facts = _request(operation) + _course(operation, len(dossier.attempts)) + _result(operation)
+    print_facts(facts + [("legal hold", _hold(each)) for each in dossier.holds])
     if dossier.attempts:
         click.echo()
         print_attempts(dossier.attempts)
@@ -114,6 +122,11 @@ def _result(operation: OperationOnRecord) -> list[tuple[str, object]]:
         ("last error", operation.last_error),
         ("same answer", f"{operation.repeat_count} times in a row" if operation.repeat_count > 1 else None),
     ]
+
+
+def _hold(hold: HoldOnRecord) -> str:
+    """Why it is neither scrubbed nor deleted."""
+    return f"of {hold.scope}, since {moment(hold.held_at)}, by {hold.held_by}: {hold.reason}"
 
 
 def _attempt(attempt: AttemptOnRecord) -> list[object]:

@@ -34,6 +34,7 @@ _OPTIONS: Final = (
     click.option("--finished-since", type=zoned_time, metavar="TIME", help="Final then or later."),
     click.option("--finished-until", type=zoned_time, metavar="TIME", help="Final before that."),
     click.option("--in-doubt", is_flag=True, help="Not final, and may have been executed."),
+    click.option("--held", is_flag=True, help="Under a legal hold, or with their account or lane."),
     click.option("--error", metavar="TEXT", help="With this in the last error, in whatever capitals."),
 )
 

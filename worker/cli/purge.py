@@ -11,7 +11,7 @@ from worker.cli.asking import ask, yes
 from worker.cli.database import connected
 from worker.cli.parameters import duration
 from worker.cli.printing import as_json, print_json, span
-from worker.settings import load_settings
+from worker.settings import PURGE_AFTER, load_settings
 from worker.store import administration
 from worker.store.administration import Retired
 
@@ -29,7 +29,8 @@ Examples:
   ringonce purge --scrub-after 7d --purge-after 8d --reason 'asked to forget them' --yes
 
 Workers do it by themselves, a little at a time. Nothing goes that is not final, nor before the longest
-key_ttl is over.
+key_ttl is over, nor what is under a legal hold (`ringonce hold`), nor, if that is required, what was not
+exported (`ringonce retention`).
 """
 
 
@@ -40,7 +41,12 @@ key_ttl is over.
     metavar="DURATION",
     help="Payloads and answers; else RINGONCE_RETENTION_DAYS.",
 )
-@click.option("--purge-after", type=duration, metavar="DURATION", help="The rows; else twice as long.")
+@click.option(
+    "--purge-after",
+    type=duration,
+    metavar="DURATION",
+    help="The rows; else RINGONCE_PURGE_DAYS, or twice --scrub-after if that is given.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--reason", metavar="TEXT", help="Why: for whoever reads the audit. Needed to do it.")
 @yes
@@ -78,10 +84,10 @@ def purge(
 
 def _ages(scrub_after: timedelta | None, purge_after: timedelta | None) -> tuple[timedelta, timedelta]:
     """What is asked for, else what the settings say; what has been scrubbed for no time is not deleted."""
-    from worker.upkeep import PURGE_AFTER  # noqa: PLC0415 - it brings the whole worker
-
-    scrub_after = load_settings().retention if scrub_after is None else scrub_after
-    purge_after = scrub_after * PURGE_AFTER if purge_after is None else purge_after
+    settings = load_settings()
+    if purge_after is None:
+        purge_after = settings.purge_after if scrub_after is None else scrub_after * PURGE_AFTER
+    scrub_after = settings.retention if scrub_after is None else scrub_after
     if purge_after < scrub_after:
         raise click.UsageError("--purge-after is no shorter than --scrub-after.", click.get_current_context())
     return scrub_after, purge_after

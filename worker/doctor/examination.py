@@ -43,6 +43,7 @@ OF_THE_OUTBOX: Final[dict[str, Check]] = {
     "on_done": outbox.announcements,
     "key windows": outbox.windows,
     "conflicts": outbox.conflicts,
+    "retention": outbox.retention,
     "APP KEYs": surroundings.keys,
     "APIs": surroundings.apis,
 }

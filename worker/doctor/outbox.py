@@ -10,17 +10,19 @@ from worker.doctor.finding import Findings, fine, problem, warning
 from worker.doctor.patient import Patient
 from worker.errors import SchemaMismatch
 from worker.operation import State
+from worker.store import retention as kept
 from worker.store import views
 from worker.store.connection import SCHEMA_VERSION
 from worker.store.migrate import installed_version
 from worker.store.statements import rows
-from worker.telling import span
+from worker.telling import moment, span
 
 __all__ = [
     "accounts",
     "announcements",
     "claims",
     "conflicts",
+    "retention",
     "roles",
     "schema",
     "unlogged",
@@ -176,6 +178,27 @@ def conflicts(patient: Patient) -> Findings:
         )
     else:
         yield fine("conflicts", "none")
+
+
+def retention(patient: Patient) -> Findings:
+    """Whether what is old enough goes: no sooner than keys expire, and perhaps not before it was exported."""
+    keep = patient.settings.retention
+    longest = max((each.key_ttl for each in views.endpoints(patient.conn)), default=timedelta(0))
+    rule = kept.rule(patient.conn)
+    exported_at = rule.exported_until
+    if keep <= longest:
+        found = (
+            f"keys live for up to {span(longest)}, and RINGONCE_RETENTION_DAYS is {span(keep)}: nothing goes"
+        )
+        yield problem("retention", found, "set it longer than every key_ttl, for every worker")
+    elif rule.only_exported and (exported_at is None or rule.seen_at - exported_at > keep):
+        ended = "there was no export" if exported_at is None else f"exports end at {moment(exported_at)}"
+        advice = "ringonce export, or ringonce retention --also-unexported"
+        yield warning("retention", f"nothing goes that was not exported, and {ended}", advice)
+    else:
+        yield fine(
+            "retention", f"scrubbed after {span(keep)}, deleted after {span(patient.settings.purge_after)}"
+        )
 
 
 def _count(number: int) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "add_account",
     "add_endpoint",
     "adopt_history",
+    "answer",
     "cancel",
     "change_account",
     "change_endpoint",
@@ -61,6 +62,7 @@ _REFUSALS: Final[dict[str, type[RingonceError]]] = {
     "RO008": OperationNotFound,
     "RO009": StateConflict,
     "RO012": ClaimsShut,
+    "RO013": StateConflict,
 }
 _RULES: Final[dict[str, tuple[type[RingonceError], str]]] = {
     "account_name_check": (
@@ -323,6 +325,11 @@ def change_endpoint(conn: Connection[TupleRow], name: str, changes: Mapping[str,
     """
     if _row(conn, "endpoint_change", name=name, changes=Jsonb(dict(changes))) is None:
         raise UnknownEndpoint(f"there is no endpoint {name!r}")
+
+
+def answer(conn: Connection[TupleRow], name: str, /, **values: object) -> tuple[Any, ...]:
+    """The one row of ``sql/<name>.sql``, by which a function is called that others than these give a name."""
+    return _one(conn, name, **values)
 
 
 def _seconds(scrub_after: timedelta, purge_after: timedelta) -> dict[str, float]:

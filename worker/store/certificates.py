@@ -1,7 +1,8 @@
 """Certificates: the proof of one operation, in a form that a copy can be checked against.
 
 What it says is what is on record: key, APP ID, hash of the frozen bytes, every attempt with its times and the
-hash of its answer, what administrators did. Payload and answers are not in it, only their hashes. Errors,
+hash of its answer, what administrators did, legal holds. Payload and answers are not in it, only their
+hashes. Errors,
 which may quote up to 500 characters of an answer, and reasons are, with the numbers of phones in them masked:
 it may be handed to a customer or to the provider. Around it stands the SHA-256 of its canonical JSON.
 
@@ -60,6 +61,8 @@ def certify(conn: Connection[TupleRow], operation_id: int) -> dict[str, Any]:
         "attempts": [_attempt(each) for each in dossier.attempts],
         "actions": _actions(dossier),
     }
+    if dossier.holds:  # else nothing: copies that were made before there were holds compare as they did
+        certificate["holds"] = [asdict(each) for each in dossier.holds]
     told: dict[str, Any] = json.loads(json.dumps(discreet(certificate), default=_text))
     return told
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ __all__ = [
     "AttemptOnRecord",
     "Contents",
     "Dossier",
+    "HoldOnRecord",
     "OperationOnRecord",
     "contents",
     "dossier",
@@ -124,12 +125,36 @@ class ActionOnRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldOnRecord:
+    """A legal hold (a row of ``outbox.held``): what it holds is neither scrubbed nor deleted."""
+
+    operation_id: int | None
+    """None: *account*, *lane*, or that lane of that account, as a whole."""
+    account: str | None
+    lane: str | None
+    reason: str
+    held_by: str
+    held_at: datetime
+
+    @property
+    def scope(self) -> str:
+        """What is held."""
+        if self.operation_id is not None:
+            return f"operation {self.operation_id}"
+        account = None if self.account is None else f"account {self.account}"
+        lane = None if self.lane is None else f"lane {self.lane!r}"
+        return " of ".join(each for each in (lane, account) if each is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Dossier:
     """All that is on record about one operation, as of one moment."""
 
     operation: OperationOnRecord
     attempts: list[AttemptOnRecord]
     actions: list[ActionOnRecord]
+    holds: list[HoldOnRecord] = field(default_factory=list)
+    """Its own, and those of its account and its lane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +192,13 @@ def read_dossier(conn: Connection[TupleRow], operation_id: int) -> Dossier:
     operation = _operation(conn, operation_id)
     tries = _rows(conn, "dossier_attempts", id=operation_id)
     actions = _rows(conn, "dossier_actions", id=operation_id)
-    return Dossier(operation, [_attempt(row) for row in tries], [ActionOnRecord(**row) for row in actions])
+    holds = _rows(conn, "dossier_holds", id=operation_id)
+    return Dossier(
+        operation,
+        [_attempt(row) for row in tries],
+        [ActionOnRecord(**row) for row in actions],
+        [HoldOnRecord(**row) for row in holds],
+    )
 
 
 def contents(conn: Connection[TupleRow], operation_id: int) -> Contents:

@@ -68,6 +68,8 @@ class Filter:
     """Not final, and an attempt may have been executed."""
     error: str | None = None
     """A part of ``last_error``, in whatever capitals."""
+    held: bool = False
+    """Under a legal hold, or with its account or its lane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,7 @@ class _Lister:
             "provider": wanted.provider_id is not None,
             "live": not self._states & FINAL_STATES and not self._states <= _RARE,
             "finished": wanted.finished_since is not None or wanted.finished_until is not None,
+            "held": wanted.held and not rows(self._conn, "list_scopes")[0]["there"],
         }
         return [source for source, holds in held.items() if holds]
 

@@ -41,6 +41,8 @@ _EMPTY: Final = """
        set paused_at = null, paused_reason = null, blocked_until = null, blocked_reason = null;
     delete from outbox.account_meter;
     insert into outbox.account_meter (account) select name from outbox.account;
+    update outbox.retention
+       set only_exported = false, exported_until = null, scrub_from = null, purge_from = null;
 """
 # What production leaves to minutes: a retry comes at once, and a call that hangs is over in two seconds.
 _SHORT_WAITS: Final = """

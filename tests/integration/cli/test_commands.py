@@ -43,10 +43,18 @@ def test_migrate_says_what_it_would_do_what_it_did_and_what_was_there(empty: Rin
     would = said(empty("migrate", "--dry-run"))
     assert would.startswith(f"would apply outbox schema {SCHEMA_VERSION} to database ringonce_test_")
     assert would.rstrip().endswith("schema.sql")
-    assert printed(empty("migrate", "--dry-run", "--json")) == {"before": None, "after": 1, "applied": False}
+    assert printed(empty("migrate", "--dry-run", "--json")) == {
+        "before": None,
+        "after": SCHEMA_VERSION,
+        "applied": False,
+    }
     assert said(empty("migrate")).startswith(f"outbox schema {SCHEMA_VERSION} applied to database")
     assert said(empty("migrate")).startswith(f"outbox schema already at {SCHEMA_VERSION} in database")
-    assert printed(empty("migrate", "--json")) == {"before": 1, "after": 1, "applied": False}
+    assert printed(empty("migrate", "--json")) == {
+        "before": SCHEMA_VERSION,
+        "after": SCHEMA_VERSION,
+        "applied": False,
+    }
 
 
 def test_migrate_leaves_a_newer_database_alone(ringonce: Ringonce, conn: psycopg.Connection) -> None:

@@ -222,6 +222,18 @@ def test_an_operation_shows_its_story_its_window_and_what_was_done(ada: httpx.Cl
         assert told in said
 
 
+def test_an_operation_shows_that_it_is_under_a_legal_hold(
+    rita: httpx.Client, conn: psycopg.Connection, failed: str
+) -> None:
+    conn.execute("select outbox.hold(%s, 'case of +4915100000077')", [failed])
+    shown = text(rita.get(f"/operations/{failed}"))
+    assert re.search(
+        rf"Under a legal hold \(operation {failed}\) since .*: case of •••77\. Nobody scrubs", shown
+    )
+    conn.execute("select outbox.release(%s, 'closed')", [failed])
+    assert "Under a legal hold" not in text(rita.get(f"/operations/{failed}"))
+
+
 @pytest.mark.parametrize(
     "id_",
     ["0", "999999999", "9223372036854775808", "99999999999999999999999", "9" * 5_000, "-1", "x", "\u0661"],

@@ -22,9 +22,10 @@ from worker.doctor import Level, examine, outbox, surroundings
 from worker.doctor.patient import Patient
 from worker.operation import NoAnswer, Phase
 from worker.settings import load_settings
+from worker.store.connection import SCHEMA_VERSION
 
 FINE: list[tuple[Check, str]] = [
-    (outbox.schema, "version 1"),
+    (outbox.schema, f"version {SCHEMA_VERSION}"),
     (outbox.unlogged, "none"),
     (outbox.claims, "open"),
     (outbox.workers, "1 alive, 2 slots, of version 0.1.0"),
@@ -33,6 +34,7 @@ FINE: list[tuple[Check, str]] = [
     (outbox.announcements, "none waits"),
     (outbox.windows, "none closes within an hour"),
     (outbox.conflicts, "none"),
+    (outbox.retention, "scrubbed after 30 d 0 h, deleted after 60 d 0 h"),
     (surroundings.keys, "each of 1 accounts has one here"),
 ]
 
@@ -61,7 +63,26 @@ def test_another_schema_is_a_problem(
 ) -> None:
     owner.execute("update outbox.schema_version set version = %s", [version])
     found = only(look(outbox.schema), Level.PROBLEM)
-    assert (found.found, found.advice) == (f"version {version}, and this ringonce needs 1", advice)
+    assert (found.found, found.advice) == (
+        f"version {version}, and this ringonce needs {SCHEMA_VERSION}",
+        advice,
+    )
+
+
+def test_a_retention_that_is_as_short_as_a_key_lives_is_a_problem(
+    look: Look, owner: psycopg.Connection
+) -> None:
+    owner.execute("update outbox.endpoint set key_ttl = '720:00:00' where name = 'voice.call'")
+    assert "nothing goes" in only(look(outbox.retention), Level.PROBLEM).found
+
+
+def test_exports_that_are_waited_for_in_vain_are_a_warning(look: Look, owner: psycopg.Connection) -> None:
+    owner.execute("select outbox.require_export(true, 'the archive first')")
+    assert "there was no export" in only(look(outbox.retention), Level.WARNING).found
+    owner.execute("select outbox.note_export(null, now() - interval '31 days', 'x', '{}')")
+    assert "exports end at" in only(look(outbox.retention), Level.WARNING).found
+    owner.execute("select outbox.note_export(null, now() - interval '1 day', 'x', '{}')")
+    assert [each.level for each in look(outbox.retention)] == [Level.OK]
 
 
 def test_a_schema_of_somebody_elses_is_a_problem(look: Look, owner: psycopg.Connection) -> None:
@@ -350,7 +371,7 @@ def test_a_broker_that_answers_and_refuses_is_a_problem_since_no_worker_starts(
 def test_with_nothing_wrong_everything_is_ok() -> None:
     findings = examine(load_settings())
     assert [found for found in findings if found.level is not Level.OK] == []
-    assert len({found.check for found in findings}) == 22
+    assert len({found.check for found in findings}) == 23
 
 
 @pytest.mark.usefixtures("sound")

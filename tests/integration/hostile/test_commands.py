@@ -47,6 +47,10 @@ ROOM = {
     "resolve": "--reason succeeded failed --yes",
     "pause": "--reason",
     "resume": "--reason",
+    "hold": "1 --reason --account --lane --state --held --yes --json",
+    "release": "1 --reason --account --lane --state --held --yes --json",
+    "retention": "--only-exported --also-unexported --reason --limit --json",
+    "export": "--before --since --from-the-start --format --part-size --check --json",
     "history": "show doubt adopt confirm tolerate",
     "history show": "--json",
     "history doubt": "--reason --json",
@@ -62,7 +66,7 @@ RUNNING = {"worker", "demo", "top", "dashboard", "metrics"}
 """They would run until somebody ends them."""
 EXAMINING = {"doctor", "probe"}
 """They ask broker, APIs or the rota, for seconds; they have tests of their own."""
-MANY = {"cancel", "retry", "reissue", "resolve", "certificate", "purge"}
+MANY = {"cancel", "retry", "reissue", "resolve", "certificate", "purge", "hold", "release"}
 """They end with 1, too: some were refused, or nobody said yes."""
 # An argument of a process holds any byte but NUL; what is no UTF-8 arrives as surrogates.
 any_text = st.binary(max_size=12).map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape"))

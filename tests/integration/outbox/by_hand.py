@@ -47,6 +47,7 @@ MOVED: Final = {
     "account_meter": ("refilled_at", "probe_at"),
     "throttle": ("blocked_until", "blocked_at"),
     "suspicion": ("met_at",),
+    "retention": ("exported_until", "scrub_from", "purge_from"),
 }  # fmt: skip
 """Every time on record that Postgres decides by."""
 FINISHED: Final = b"""

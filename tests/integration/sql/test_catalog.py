@@ -12,6 +12,7 @@ import pytest
 from tests.integration.sql.plain_sql import rows, value
 from tests.postgres import SCHEMA
 from worker.operation import FINAL_STATES, Phase, State, Verdict
+from worker.store.connection import SCHEMA_VERSION
 
 WITHOUT_COMMENT = """
     select 'schema' as what, nspname::text as name from pg_namespace
@@ -120,4 +121,4 @@ def test_the_schema_may_be_loaded_where_its_roles_exist_already_and_only_once(
     with pytest.raises(psycopg.errors.DuplicateSchema):
         conn.execute(SCHEMA.read_bytes())
     conn.execute("rollback")
-    assert value(conn, "select max(version) from outbox.schema_version") == 1
+    assert value(conn, "select max(version) from outbox.schema_version") == SCHEMA_VERSION

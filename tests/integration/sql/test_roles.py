@@ -37,12 +37,22 @@ LOGINS: Final = {
 }
 WAITING: Final = {"announcement"}
 """What is still to be told to apps: names of their tasks, keys and states."""
-VIEWS: Final = {"status", "stop", "backlog", "unresolved", "key_expiring", "throughput", "conflict", "shut"}
+VIEWS: Final = {
+    "status",
+    "stop",
+    "backlog",
+    "unresolved",
+    "key_expiring",
+    "throughput",
+    "conflict",
+    "shut",
+} | {"held"}
 SETTINGS: Final = {"account", "endpoint", "schema_version"}
 CHECKING: Final = {"is_exact", "exact", "is_plausible", "is_key"}
 """A check calls its functions in the name of whoever writes the row."""
 ADMIN_FUNCTIONS: Final = {"cancel", "retry", "reissue", "resolve", "pause", "resume", "retire"} | {
-    "doubt_history", "adopt_history", "confirm_history", "why_shut", "sizes"
+    "doubt_history", "adopt_history", "confirm_history", "why_shut", "sizes",
+    "hold", "release", "hold_all", "release_all", "is_held", "require_export", "note_export",
 }  # fmt: skip
 WORKER_FUNCTIONS: Final = {"claim", "record", "block", "unblock", "suspect", "rescue", "settle_passed"} | {
     "fold_counts", "scrub", "purge", "forget_workers", "due", "note_history", "doubt_history"
@@ -201,9 +211,11 @@ def test_a_reader_reads_the_views_and_nothing_personal(logins: Logins) -> None:
         "throttle",
         "account_meter",
         "history",
+        "legal_hold",
+        "retention",
     }
     assert may_write(reader) == set()
-    assert may_call(reader) == {"why_shut", "sizes"}
+    assert may_call(reader) == {"why_shut", "sizes", "is_held"}
     for view in VIEWS:
         reader.execute(sql.SQL("select * from outbox.{}").format(sql.Identifier(view)))
     for column in ("payload", "response_headers", "response_body", "lease_token"):

@@ -17,6 +17,7 @@ where o.id < %(before)s
   and (%(finished_since)s::timestamptz is null or o.finished_at >= %(finished_since)s)
   and (%(finished_until)s::timestamptz is null or o.finished_at < %(finished_until)s)
   and (not %(in_doubt)s or (o.first_sent_at is not null and o.finished_at is null))
+  and (not %(held)s or outbox.is_held(o.id, o.account, o.lane))
   and (%(error)s::text is null or strpos(lower(o.last_error), lower(%(error)s)) > 0)
 order by o.id desc
 limit %(limit)s

@@ -1,0 +1,4 @@
+-- Lifts the legal hold of an account, a lane, or a lane of an account.
+--
+-- Run by: an administrator. Index: legal_hold_operation_id_key, legal_hold_of_scope. Locks: what is being scrubbed and deleted out.
+select outbox.release_all(%(account)s, %(lane)s, %(reason)s)
