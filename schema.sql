@@ -33,7 +33,7 @@ do $$
 declare
     wanted text;
 begin
-    foreach wanted in array array['outbox_producer', 'outbox_worker', 'outbox_reader', 'outbox_admin'] loop
+    foreach wanted in array array['outbox_producer', 'outbox_worker', 'outbox_receiver', 'outbox_reader', 'outbox_admin'] loop
         if not exists (select from pg_roles where rolname = wanted) then
             begin
                 execute format('create role %I nologin', wanted);
@@ -106,7 +106,7 @@ create table outbox.schema_version (
 comment on table outbox.schema_version is 'The versions of this schema; a worker that needs another one than the highest refuses to start';
 comment on column outbox.schema_version.version is 'Number of the schema, rising by one';
 comment on column outbox.schema_version.applied_at is 'When it was applied';
-insert into outbox.schema_version (version) values (2);
+insert into outbox.schema_version (version) values (3);
 
 create table outbox.account (
     name                  text collate "C" primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$' and octet_length(name) <= 63),
@@ -305,7 +305,7 @@ create table outbox.action (
 comment on table outbox.action is 'The audit: who did what to which operation or account, why and when. Rows are only ever added';
 comment on column outbox.action.id is 'Number of the action';
 comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, retire, hold, release, export, require_export, doubt_history, adopt_history,
-confirm_history';
+confirm_history, expect_webhooks';
 comment on column outbox.action.operation_id is 'The operation it was done to';
 comment on column outbox.action.account is 'The account it was done to';
 comment on column outbox.action.reason is 'Why, in the administrator''s words';
@@ -2876,6 +2876,387 @@ create function outbox.sizes(operation_id bigint, out payload_size integer, out 
 $$;
 comment on function outbox.sizes is 'Bytes of an operation''s payload and of its answer, for those who may read neither; null: there is none, or it was scrubbed';
 
+-- Deliveries: what the provider's webhooks tell of operations -----------------------------------------------------------
+-- receive() keeps a webhook as it came, and is all that its sender waits for. correlate() finds out soon after, and again
+-- for as long as nothing fits, which operation it speaks of: by the provider's id, or by a key in it. Every order of the
+-- same webhooks leads to the same rows, and so does every repetition. Evidence goes one way: a webhook can prove that an
+-- operation was executed, and none that came, or did not come, proves that it was not (law 9).
+
+create type outbox.delivery_state as enum ('unknown', 'queued', 'sent', 'ringing', 'answered', 'delivered', 'read', 'ended', 'failed');
+comment on type outbox.delivery_state is
+    'How far a call or a message came, in the order that it goes. unknown: a word that ringonce does not know. ended: a call is over. failed: it did not arrive';
+
+create table outbox.webhook (
+    id            bigint generated always as identity primary key,
+    account       text collate "C" not null,
+    digest        bytea not null constraint webhook_digest_is_sha256 check (octet_length(digest) = 32),
+    received_at   timestamptz not null default clock_timestamp(),
+    headers       jsonb not null constraint webhook_headers_are_a_list check (jsonb_typeof(headers) = 'array'),
+    body          bytea not null constraint webhook_body_is_bounded check (octet_length(body) <= 262144),
+    reports       jsonb not null constraint webhook_reports_are_a_list check (jsonb_typeof(reports) = 'array'),
+    next_look_at  timestamptz default clock_timestamp(),
+    problem       text constraint webhook_problem_is_a_line check (octet_length(problem) <= 4000),
+    constraint webhook_comes_once unique (digest, account)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
+comment on table outbox.webhook is 'What providers told by webhook, each once, as it came. Deleted after the retention, for it holds phone numbers';
+comment on column outbox.webhook.id is 'Number of the webhook';
+comment on column outbox.webhook.account is 'The account whose secret its sender knew; it can speak of no other account''s operations';
+comment on column outbox.webhook.digest is 'SHA-256 of the event''s id, if it has one, else of the body: the same again is not kept again';
+comment on column outbox.webhook.received_at is 'When it came';
+comment on column outbox.webhook.headers is 'Its headers, in order: [[name, value], ...], each byte one character (Latin-1); without the value of what may hold a secret';
+comment on column outbox.webhook.body is 'Its body, byte for byte';
+comment on column outbox.webhook.reports is 'What was read in it: [{ids, keys, recipient, state, status, told_at}, ...]';
+comment on column outbox.webhook.next_look_at is 'When to look again for the operations that it speaks of; null: all are found, or the search was given up';
+comment on column outbox.webhook.problem is 'Why it could not be made use of';
+create index webhook_to_match on outbox.webhook (next_look_at) where next_look_at is not null;
+
+create table outbox.delivery (
+    operation_id    bigint not null references outbox.operation (id) on delete cascade,
+    provider_id     text collate "C" not null default '' constraint delivery_provider_id_is_bounded check (char_length(provider_id) <= 255),
+    recipient       text collate "C" not null default '' constraint delivery_recipient_is_bounded check (char_length(recipient) <= 100),
+    state           outbox.delivery_state not null,
+    status          text collate "C" not null constraint delivery_status_is_bounded check (char_length(status) <= 100),
+    told_at         timestamptz constraint delivery_time_is_plausible check (outbox.is_plausible(told_at)),
+    webhook_id      bigint not null,  -- refers to nothing: a webhook is deleted before its delivery
+    first_at        timestamptz not null default clock_timestamp(),
+    changed_at      timestamptz not null default clock_timestamp(),
+    evidence        boolean not null,
+    agrees          boolean not null default false,
+    next_look_at    timestamptz default clock_timestamp(),
+    recipient_hint  text generated always as (case when char_length(recipient) > 2 then '•••' || right(recipient, 2) else recipient end) stored,
+    primary key (operation_id, provider_id, recipient)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
+comment on table outbox.delivery is 'How far each recipient of an operation was reached, as the latest webhook (by the provider''s time) tells';
+comment on column outbox.delivery.operation_id is 'The operation';
+comment on column outbox.delivery.provider_id is 'The provider''s id in the webhook, by the id_field of the endpoint; empty: it had none';
+comment on column outbox.delivery.recipient is 'Whom it is about, as the webhook says; empty: it does not. Numbered once the operation is scrubbed';
+comment on column outbox.delivery.state is 'How far it came';
+comment on column outbox.delivery.status is 'The provider''s own word for it';
+comment on column outbox.delivery.told_at is 'When that was, by the provider''s clock; null: it named no time';
+comment on column outbox.delivery.webhook_id is 'The webhook that told so';
+comment on column outbox.delivery.first_at is 'When the first webhook about it was matched';
+comment on column outbox.delivery.changed_at is 'When a webhook changed it last';
+comment on column outbox.delivery.evidence is 'It proves that the API executed the operation: it carries the id that the API gives to what it executes';
+comment on column outbox.delivery.agrees is 'It says what is on record, as far as it was compared';
+comment on column outbox.delivery.next_look_at is 'When to compare it with the record again; null: they agree';
+comment on column outbox.delivery.recipient_hint is 'The last two characters of the recipient, for those who may not see phone numbers';
+create index delivery_to_weigh on outbox.delivery (next_look_at) where next_look_at is not null;
+create index delivery_that_disagrees on outbox.delivery (operation_id) where evidence and not agrees;
+
+create table outbox.webhook_source (
+    account        text collate "C" not null,
+    endpoint       text collate "C" not null references outbox.endpoint (name) on delete cascade,
+    due_within     interval constraint webhook_source_waits_a_minute_to_a_month check (outbox.is_exact(due_within) and due_within between '00:01:00' and '720:00:00'),
+    first_at       timestamptz,
+    last_at        timestamptz,
+    checked_until  timestamptz not null default clock_timestamp(),
+    primary key (account, endpoint)
+);
+comment on table outbox.webhook_source is 'Which accounts are known to be sent webhooks about which endpoints, and from when on silence means something';
+comment on column outbox.webhook_source.account is 'The account';
+comment on column outbox.webhook_source.endpoint is 'The endpoint';
+comment on column outbox.webhook_source.due_within is 'How long after success the first webhook is due (outbox.expect_webhooks); null: nobody waits for one';
+comment on column outbox.webhook_source.first_at is 'When the first one was matched; null: none was, and nothing is missed yet';
+comment on column outbox.webhook_source.last_at is 'When the latest one was matched';
+comment on column outbox.webhook_source.checked_until is 'What succeeded up to here has been checked';
+
+create table outbox.silence (
+    operation_id  bigint primary key references outbox.operation (id) on delete cascade,
+    noticed_at    timestamptz not null default clock_timestamp()
+);
+comment on table outbox.silence is 'Operations that the API accepted and that no webhook spoke of in time; outbox.undelivered is how they are read';
+comment on column outbox.silence.operation_id is 'The operation';
+comment on column outbox.silence.noticed_at is 'When it was noticed';
+
+create function outbox.receive(account text, digest bytea, headers jsonb, body bytea, reports jsonb) returns boolean
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from outbox.account a where a.name = receive.account) then
+        raise exception 'there is no account %', quote_nullable(receive.account) using errcode = 'RO002';
+    end if;
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
+        perform set_config('synchronous_commit', 'on', true);  -- its sender will not say it again
+    end if;
+    insert into outbox.webhook (account, digest, headers, body, reports, next_look_at)
+    values (receive.account, receive.digest, receive.headers, receive.body, receive.reports,
+            case when receive.reports <> '[]' then clock_timestamp() end)
+        on conflict on constraint webhook_comes_once do nothing;
+    return found;
+end $$;
+comment on function outbox.receive is 'Keeps a webhook. Returns whether it is new: the same again is not kept again';
+
+create function outbox.named_by(account text, report jsonb) returns bigint
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    by_id bigint[];
+    by_key bigint[];
+begin
+    select array_agg(distinct o.id) into by_id
+      from jsonb_each_text(report -> 'ids') as given (field, value)
+      join outbox.operation o on o.provider_id = given.value and o.account = named_by.account
+      join outbox.endpoint e on e.name = o.endpoint and e.id_field = given.field;
+    if cardinality(by_id) = 1 then
+        return by_id[1];
+    end if;
+    select array_agg(distinct o.id) into by_key
+      from jsonb_array_elements_text(report -> 'keys') as given (value)
+      join outbox.operation o on o.idempotency_key = given.value and o.account = named_by.account;
+    if by_id is not null then
+        by_key := array(select unnest(by_id) intersect select unnest(by_key));
+    end if;
+    -- A reissue sends the same body, and in it the key of the first: which of them was executed it does not tell.
+    return case when cardinality(by_key) = 1 and not outbox.was_reissued(by_key[1]) then by_key[1] end;
+end $$;
+comment on function outbox.named_by is
+    'The operation of an account that a report names: by the provider''s id, else by a key in it. Null: none, or it cannot be told which';
+
+create function outbox.keep_delivery(operation_id bigint, webhook_id bigint, report jsonb) returns void
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    insert into outbox.delivery as d (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence)
+    select o.id, id.value, coalesce(report ->> 'recipient', ''), (report ->> 'state')::outbox.delivery_state, report ->> 'status',
+           (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
+           -- An API without ids: its own word that something happened. "failed" and "queued" may be said of what was never begun.
+           case when e.id_field is null then report ->> 'state' not in ('unknown', 'queued', 'failed') else id.value <> '' end
+      from outbox.operation o
+      join outbox.endpoint e on e.name = o.endpoint
+     cross join lateral (select coalesce(report -> 'ids' ->> e.id_field, '') as value) as id
+     where o.id = keep_delivery.operation_id
+        on conflict on constraint delivery_pkey do update
+       set (state, status, told_at, webhook_id, changed_at) = (
+               select n.state, n.status, n.told_at, n.webhook_id, n.changed_at
+                 from (values (excluded.state, excluded.status, excluded.told_at, excluded.webhook_id, clock_timestamp()),
+                              (d.state, d.status, d.told_at, d.webhook_id, d.changed_at)) as n (state, status, told_at, webhook_id, changed_at)
+                order by coalesce(n.told_at, '-infinity') desc, n.state desc, n.status desc limit 1),
+           evidence = d.evidence or excluded.evidence,
+           next_look_at = case when excluded.evidence and not d.evidence then clock_timestamp() else d.next_look_at end
+     where (coalesce(excluded.told_at, '-infinity'), excluded.state, excluded.status) > (coalesce(d.told_at, '-infinity'), d.state, d.status)
+        or (excluded.evidence and not d.evidence)
+$$;
+comment on function outbox.keep_delivery is
+    'Writes what a report tells of an operation, unless a later one is known: by the provider''s time, then by how far it came. So their order does not matter';
+
+create function outbox.settle_by_evidence(operation_id bigint) returns boolean
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    o outbox.operation;
+    d outbox.delivery;
+    action_id bigint;
+begin
+    select p.* into o from outbox.operation p where p.id = settle_by_evidence.operation_id for no key update skip locked;
+    if not found or o.state <> 'unresolved' then
+        return false;
+    end if;
+    select n.* into d from outbox.delivery n
+     where n.operation_id = o.id and n.evidence and (o.provider_id is null or n.provider_id in ('', o.provider_id))
+     order by n.first_at, n.provider_id, n.recipient limit 1;
+    if not found then
+        return false;  -- it names another id than an answer did: outbox.conflict, for a person (law 11)
+    end if;
+    action_id := outbox.acted('resolve', o, format('webhook %s tells of it: %s', d.webhook_id, d.state),
+        jsonb_build_object('to', 'succeeded', 'evidence', 'webhook', 'webhook', d.webhook_id, 'provider_id', nullif(d.provider_id, '')));
+    update outbox.operation u
+       set state = 'succeeded', finished_at = clock_timestamp(), resolved_by = action_id, last_action = action_id,
+           provider_id = coalesce(u.provider_id, nullif(d.provider_id, ''))
+     where u.id = o.id;
+    return true;
+end $$;
+comment on function outbox.settle_by_evidence is
+    'Settles an unresolved operation as succeeded by a webhook that proves it, through the audit, and with the provider''s id. Never as anything else. Returns whether it did';
+
+create function outbox.weigh(operation_id bigint) returns boolean
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    settled boolean := false;
+begin
+    if exists (select from outbox.operation o where o.id = weigh.operation_id and o.state = 'unresolved')
+       and exists (select from outbox.delivery d where d.operation_id = weigh.operation_id and d.evidence) then
+        settled := outbox.settle_by_evidence(weigh.operation_id);
+    end if;
+    update outbox.delivery d
+       set agrees = c.agrees,
+           next_look_at = case when not c.agrees then clock_timestamp()
+                                    + greatest(interval '1 second', least(clock_timestamp() - d.first_at, interval '5 minutes')) end
+      from outbox.delivery n
+      join outbox.operation o on o.id = n.operation_id
+     cross join lateral (
+           select not n.evidence or (o.state = 'succeeded' and case
+                      when n.provider_id = '' then true
+                      when o.provider_id is not null then n.provider_id = o.provider_id
+                      else not exists (select from outbox.delivery other
+                                        where other.operation_id = n.operation_id and other.evidence
+                                          and other.provider_id not in ('', n.provider_id)) end) as agrees) as c
+     where n.operation_id = weigh.operation_id and n.next_look_at is not null
+       and d.operation_id = n.operation_id and d.provider_id = n.provider_id and d.recipient = n.recipient;
+    return settled;
+end $$;
+comment on function outbox.weigh is
+    'Compares what webhooks prove of an operation with the record, and settles it if it is unresolved. What does not agree is compared again, after a second to five minutes';
+
+create function outbox.match_webhook(webhook outbox.webhook) returns bigint[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    report jsonb;
+    named bigint;
+    operations bigint[] := '{}';
+    is_whole boolean := true;
+begin
+    for report in select value from jsonb_array_elements((webhook).reports) loop
+        named := outbox.named_by((webhook).account, report);
+        if named is null then
+            is_whole := false;
+        else
+            perform outbox.keep_delivery(named, (webhook).id, report);
+            operations := operations || named;
+        end if;
+    end loop;
+    update outbox.webhook w
+       -- For a day longer than any key lives: a retry under it may yet bring the id that this webhook names.
+       set next_look_at = case when not is_whole and w.received_at > clock_timestamp() - (select max(e.key_ttl) + interval '24:00:00' from outbox.endpoint e)
+                               then clock_timestamp() + greatest(interval '1 second', least(clock_timestamp() - w.received_at, interval '6 hours')) end
+     where w.id = (webhook).id;
+    return operations;
+end $$;
+comment on function outbox.match_webhook is
+    'Writes the deliveries that a webhook tells of, as far as their operations are known, and when to look again for the others. Returns those operations';
+
+create function outbox.correlate(max_count integer, out looked_count integer, out settled bigint[])
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan set jit = off set lock_timeout = '100ms'
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+    as $$
+declare
+    found_webhook outbox.webhook;
+    operations bigint[] := '{}';
+    id bigint;
+begin
+    looked_count := 0;
+    settled := '{}';
+    -- One at a time: two that write the same rows in different orders would wait for each other.
+    if not pg_try_advisory_xact_lock(hashtextextended('ringonce: webhooks', 0)) then
+        return;
+    end if;
+    for found_webhook in select w.* from outbox.webhook w where w.next_look_at <= clock_timestamp()
+                          order by w.next_look_at limit max_count for no key update skip locked loop
+        looked_count := looked_count + 1;
+        begin
+            operations := operations || outbox.match_webhook(found_webhook);
+        exception
+            when lock_not_available then
+                update outbox.webhook w set next_look_at = clock_timestamp() + interval '5 seconds' where w.id = found_webhook.id;
+            when data_exception or integrity_constraint_violation then
+                update outbox.webhook w set next_look_at = null, problem = left(sqlerrm, 1000) where w.id = found_webhook.id;
+        end;
+    end loop;
+    insert into outbox.webhook_source as s (account, endpoint, first_at, last_at)
+    select o.account, o.endpoint, clock_timestamp(), clock_timestamp()
+      from (select distinct p.account, p.endpoint from unnest(operations) as named (id) join outbox.operation p on p.id = named.id) as o
+     order by o.account, o.endpoint
+        on conflict on constraint webhook_source_pkey do update set first_at = coalesce(s.first_at, excluded.first_at), last_at = excluded.last_at;
+    delete from outbox.silence q where q.operation_id = any (operations);
+    for id in
+        select distinct t.id from (
+            select unnest(operations) as id
+            union all
+            (select d.operation_id from outbox.delivery d where d.next_look_at <= clock_timestamp() order by d.next_look_at limit max_count)) as t
+         order by t.id
+    loop
+        if outbox.weigh(id) then
+            settled := settled || id;
+        end if;
+    end loop;
+end $$;
+comment on function outbox.correlate is
+    'Looks at up to max_count webhooks whose operations are still to be found, and at as many deliveries that do not agree with the record. Returns how many webhooks it
+looked at, and the operations that were unresolved and that a webhook settled. While another one is at it, it does nothing';
+
+create function outbox.watch_deliveries(max_count integer) returns integer
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan set jit = off
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+    as $$
+declare
+    source outbox.webhook_source;
+    bound timestamptz;
+    found_count integer;
+    total integer := 0;
+begin
+    for source in select s.* from outbox.webhook_source s where s.due_within is not null and s.first_at is not null
+                   order by s.account, s.endpoint for no key update skip locked loop
+        -- A batch of records shares one finished_at: the bound is a time, and all that ended at it are checked together.
+        select n.finished_at into bound from outbox.operation n
+         where n.account = source.account and n.endpoint = source.endpoint and n.finished_at > source.checked_until
+           and n.finished_at <= clock_timestamp() - source.due_within
+         order by n.finished_at offset greatest(max_count, 1) - 1 limit 1;
+        bound := coalesce(bound, clock_timestamp() - source.due_within);
+        continue when bound <= source.checked_until;
+        insert into outbox.silence (operation_id)
+        select o.id from outbox.operation o
+         where o.account = source.account and o.endpoint = source.endpoint and o.finished_at > source.checked_until and o.finished_at <= bound
+           and o.state = 'succeeded' and o.resolved_by is null
+           and (select true from outbox.delivery d where d.operation_id = o.id limit 1) is not true
+            on conflict do nothing;
+        get diagnostics found_count = row_count;
+        total := total + found_count;
+        update outbox.webhook_source s set checked_until = bound where s.account = source.account and s.endpoint = source.endpoint;
+    end loop;
+    return total;
+end $$;
+comment on function outbox.watch_deliveries is
+    'Notices what the API accepted and no webhook spoke of within due_within: up to max_count operations of each account and endpoint that is watched, from where it was. Returns
+how many are new among outbox.undelivered';
+
+create function outbox.expect_webhooks(account text, endpoint text, due_within interval, reason text) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.known_account(expect_webhooks.account, expect_webhooks.reason);
+    if not exists (select from outbox.endpoint e where e.name = expect_webhooks.endpoint) then
+        raise exception 'there is no endpoint %', quote_nullable(expect_webhooks.endpoint) using errcode = 'RO001';
+    elsif outbox.exact(expect_webhooks.due_within) not between '00:01:00' and '720:00:00' or not outbox.is_exact(outbox.exact(expect_webhooks.due_within)) then
+        raise exception 'a webhook is due within a minute to 30 days, not %', expect_webhooks.due_within using errcode = 'RO006';
+    end if;
+    insert into outbox.webhook_source as s (account, endpoint, due_within)
+    values (expect_webhooks.account, expect_webhooks.endpoint, outbox.exact(expect_webhooks.due_within))
+        on conflict on constraint webhook_source_pkey do update
+       set due_within = excluded.due_within,
+           checked_until = case when s.due_within is null then clock_timestamp() else s.checked_until end;  -- not what nobody waited for
+    insert into outbox.action (name, account, reason, detail)
+    values ('expect_webhooks', expect_webhooks.account, expect_webhooks.reason,
+            jsonb_build_object('endpoint', expect_webhooks.endpoint, 'due_within', outbox.exact(expect_webhooks.due_within)));
+end $$;
+comment on function outbox.expect_webhooks is
+    'From now on each operation of the account and endpoint that the API accepts is to be spoken of by a webhook within due_within; else it is in outbox.undelivered. Null: no longer';
+
+create function outbox.forget_webhooks(keep interval, max_count integer) returns integer
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    -- Law 10: days and months as exact seconds.
+    lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
+    forgotten integer;
+begin
+    delete from outbox.webhook w
+     where w.id = any (array(  -- the lowest numbers came first: no index of times is needed
+           select o.id from (select n.id, n.received_at from outbox.webhook n order by n.id limit max_count) as o
+            where o.received_at < clock_timestamp() - lasts));
+    get diagnostics forgotten = row_count;
+    return forgotten;
+end $$;
+comment on function outbox.forget_webhooks is
+    'Deletes webhooks, which hold phone numbers, that came longer than keep ago; what they told stays in outbox.delivery. Returns how many';
+
+create function outbox.delivery_is_scrubbed() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update outbox.delivery d set recipient = '#' || n.place
+      from (select s.provider_id, s.recipient, row_number() over (order by s.provider_id, s.recipient) as place
+              from outbox.delivery s where s.operation_id = new.id and s.recipient !~ '^(#[0-9]+)?$') as n
+     where d.operation_id = new.id and d.provider_id = n.provider_id and d.recipient = n.recipient;
+    return null;
+end $$;
+comment on function outbox.delivery_is_scrubbed is 'Trigger: with the payload of an operation the numbers of its recipients go';
+create trigger delivery_is_scrubbed after update of payload on outbox.operation
+    for each row when (new.payload is null and old.payload is not null) execute function outbox.delivery_is_scrubbed();
+
 -- Views ---------------------------------------------------------------------------------------------------------------
 
 create view outbox.status as  -- each state by itself, because each has an index of its own, and named, not read: then the index alone is read
@@ -2999,7 +3380,22 @@ create view outbox.conflict as
                    or (l.provider_id is null and other.body_sha256 is distinct from l.body_sha256))
             limit 1) as a on true
      where l.late and l.verdict = 'accepted'
-       and (a is distinct from null or (o.finished_at is not null and o.state <> 'succeeded'));
+       and (a is distinct from null or (o.finished_at is not null and o.state <> 'succeeded')
+            or (o.resolved_by is not null and o.provider_id <> l.provider_id))  -- a webhook settled it
+    union all
+    select o.id, o.account, o.endpoint, o.state, o.idempotency_key, o.provider_id, null, nullif(w.provider_id, '') collate "default", null, w.first_at,
+           case when o.finished_at is not null and o.state <> 'succeeded' then 'a webhook tells of it, but it is on record as ' || o.state
+                else 'a webhook tells of another provider id: executed twice' end
+      from outbox.operation o
+      join lateral (
+           select d.provider_id, min(d.first_at) as first_at from outbox.delivery d
+            where d.operation_id = o.id and d.evidence and not d.agrees group by d.provider_id) as w on true
+     where o.id in (select d.operation_id from outbox.delivery d where d.evidence and not d.agrees)
+       and ((o.finished_at is not null and o.state <> 'succeeded')
+            or (w.provider_id <> '' and w.provider_id <> o.provider_id)
+            or (w.provider_id <> '' and o.provider_id is null and exists (
+                select from outbox.delivery other
+                 where other.operation_id = o.id and other.evidence and other.provider_id not in ('', w.provider_id))));
 comment on view outbox.conflict is
     'Proof that the API executed one key twice, or executed what is on record as not executed (law 11). Should be empty';
 comment on column outbox.conflict.id is 'The operation';
@@ -3008,11 +3404,27 @@ comment on column outbox.conflict.endpoint is 'Its endpoint';
 comment on column outbox.conflict.state is 'What is on record';
 comment on column outbox.conflict.idempotency_key is 'Its key';
 comment on column outbox.conflict.recorded_provider_id is 'The provider''s id on record';
-comment on column outbox.conflict.attempt_number is 'The attempt that tells otherwise';
-comment on column outbox.conflict.provider_id is 'The provider''s id in its answer';
-comment on column outbox.conflict.body_sha256 is 'SHA-256 of its answer''s body';
-comment on column outbox.conflict.started_at is 'When it started';
+comment on column outbox.conflict.attempt_number is 'The attempt that tells otherwise; null: a webhook does';
+comment on column outbox.conflict.provider_id is 'The provider''s id in its answer, or in the webhook';
+comment on column outbox.conflict.body_sha256 is 'SHA-256 of its answer''s body; null: a webhook tells';
+comment on column outbox.conflict.started_at is 'When the attempt started, or the webhook was matched';
 comment on column outbox.conflict.meaning is 'What it proves';
+
+create view outbox.undelivered as
+    select o.id, o.account, o.endpoint, o.idempotency_key, o.lane, o.provider_id, o.finished_at, clock_timestamp() - o.finished_at as age, q.noticed_at
+      from outbox.silence q join outbox.operation o on o.id = q.operation_id
+     where o.state = 'succeeded' and not exists (select from outbox.delivery d where d.operation_id = o.id);
+comment on view outbox.undelivered is
+    'What the API accepted, and no webhook spoke of in time: perhaps it was never dispatched. Only where webhooks are known to come and are waited for (outbox.expect_webhooks)';
+comment on column outbox.undelivered.id is 'The operation';
+comment on column outbox.undelivered.account is 'Its account';
+comment on column outbox.undelivered.endpoint is 'Its endpoint';
+comment on column outbox.undelivered.idempotency_key is 'Its key';
+comment on column outbox.undelivered.lane is 'Its lane';
+comment on column outbox.undelivered.provider_id is 'The provider''s id: ask the provider about this';
+comment on column outbox.undelivered.finished_at is 'When the API accepted it';
+comment on column outbox.undelivered.age is 'How long ago that was';
+comment on column outbox.undelivered.noticed_at is 'When it was noticed';
 
 create view outbox.shut as
     select why.reason, h.doubted_at, h.noted_at, h.timeline as known_timeline
@@ -3059,7 +3471,7 @@ comment on column outbox.result.finished_at is 'When it became final';
 revoke all on schema outbox from public;
 revoke all on all functions in schema outbox from public;
 revoke all on all tables in schema outbox from public;
-grant usage on schema outbox to outbox_producer, outbox_worker, outbox_reader, outbox_admin;
+grant usage on schema outbox to outbox_producer, outbox_worker, outbox_receiver, outbox_reader, outbox_admin;
 
 grant execute on function outbox.enqueue, outbox.enqueue_many to outbox_producer, outbox_admin;
 grant execute on function outbox.expect to outbox_producer;
@@ -3093,6 +3505,17 @@ grant insert, update, delete on outbox.endpoint to outbox_admin;
 -- Not paused_* and blocked_*: those move by pause() and resume(), which leave a trace.
 grant insert (name, app_id, base_url, max_in_flight, rate_per_second, burst, breaker_after, allow_guessable_keys),
       update (name, app_id, base_url, max_in_flight, rate_per_second, burst, breaker_after, allow_guessable_keys), delete on outbox.account to outbox_admin;
+
+-- What webhooks tell. A receiver stands in the open: it can add to outbox.webhook, and read nothing of it.
+grant execute on function outbox.receive, outbox.correlate to outbox_receiver;
+grant select on outbox.schema_version to outbox_receiver;
+grant execute on function outbox.correlate, outbox.watch_deliveries, outbox.forget_webhooks to outbox_worker;
+grant execute on function outbox.expect_webhooks to outbox_admin;
+grant select on outbox.undelivered, outbox.webhook_source to outbox_reader, outbox_admin;
+grant select (id, account, received_at, next_look_at, problem) on outbox.webhook to outbox_reader;
+grant select (operation_id, provider_id, state, status, told_at, webhook_id, first_at, changed_at, evidence, agrees, next_look_at, recipient_hint)
+    on outbox.delivery to outbox_reader;
+grant select on outbox.webhook, outbox.delivery, outbox.silence to outbox_admin;
 
 -- A check calls its functions in the name of whoever writes the row.
 grant execute on function outbox.is_plausible to outbox_worker, outbox_admin;

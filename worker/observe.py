@@ -123,6 +123,13 @@ class Event(StrEnum):
     TRACES_NOWHERE = "traces_nowhere"
     """Spans were asked for, and nobody has set up where they go: there are none."""
 
+    PROVED = "proved"
+    """A webhook proved that an unresolved operation was executed: it succeeded."""
+    WEBHOOK_REFUSED = "webhook_refused"
+    """Webhooks came without the secret of their account: nothing of them was kept. Said once a minute."""
+    WEBHOOK_FAILED = "webhook_failed"
+    """A webhook could not be kept: its account's secret or the outbox is not as it should be."""
+
     ANNOUNCED = "announced"
     """Tasks of an app's (``on_done``) were sent to its queue."""
     ANNOUNCE_FAILED = "announce_failed"
@@ -155,6 +162,7 @@ LEVELS: Mapping[Event, int] = {
     Event.TRACES_NOWHERE: logging.WARNING,
     Event.ANNOUNCE_FAILED: logging.WARNING,
     Event.ON_DONE_KEPT: logging.WARNING,
+    Event.WEBHOOK_REFUSED: logging.WARNING,
     Event.CONFLICT: logging.ERROR,
     Event.CLAIMS_SHUT: logging.ERROR,
     Event.REJECTED: logging.ERROR,
@@ -162,6 +170,7 @@ LEVELS: Mapping[Event, int] = {
     Event.NO_CREDENTIAL: logging.ERROR,
     Event.UPKEEP_FAILED: logging.ERROR,
     Event.DRAINS_STUCK: logging.ERROR,
+    Event.WEBHOOK_FAILED: logging.ERROR,
 }
 """How loud an event is. DEBUG comes with each call; INFO (whatever is not here) is news; WARNING is
 something an operator may want to know; ERROR waits for a person."""

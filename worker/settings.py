@@ -166,6 +166,9 @@ class Settings(BaseSettings):
     """The app's queue there; Celery's own default."""
     secrets_dir: DirectoryPath | None = None
     """Folder with one key file per account. None by default: one account's key fits the environment."""
+    webhook_secrets_dir: DirectoryPath | None = None
+    """Folder with a file per account that holds the secret of its webhooks, for ``ringonce receiver``. No
+    default: without a secret anybody could say that a phone rang."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Calls in flight per process: 400 calls a second if each takes 250 ms, and a tenth of the 1,024 open
     files that most systems allow."""

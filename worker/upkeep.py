@@ -5,6 +5,8 @@
     retire     payloads and answers past their retention are scrubbed; later, the rows are deleted; what is
                under a legal hold stays, and so does, if an administrator wants that, what was not exported
     fold       deltas of the finished counts; workers not heard of for an hour are forgotten
+    correlate  webhooks that came before the record of the answer, or whose operation was not known yet
+    watch      what was accepted and no webhook spoke of in time; webhooks past their retention are deleted
 
 and has the herald tell apps what no drain has told them.
 
@@ -31,6 +33,7 @@ from worker.observe import Event, emit
 from worker.pacer import Pacer
 from worker.settings import PURGE_AFTER
 from worker.store import session, tell_moved
+from worker.store.deliveries import tell_settled
 from worker.store.statements import statement
 
 __all__ = ["Counts", "run_once", "upkeep"]
@@ -39,7 +42,14 @@ BATCH: Final = 500
 """Rows of one pass: some 20 ms, too short for anyone to wait for."""
 MOVING: Final = {"rescue": Event.RESCUED, "settle": Event.SETTLED}
 """Passes that give a row for each operation that they move on, and what is said of those."""
-UNHURRIED: Final = {"scrub": 60.0, "purge": 60.0, "fold": 60.0, "forget": 60.0}
+UNHURRIED: Final = {
+    "scrub": 60.0,
+    "purge": 60.0,
+    "fold": 60.0,
+    "forget": 60.0,
+    "watch": 10.0,
+    "forget_webhooks": 60.0,
+}
 """Seconds that these rest after they found less than a batch: an idle node asks little of Postgres."""
 RETIRING: Final = frozenset({"scrub", "purge"})
 """Passes that go on at once while they find full batches: what a busy fleet finishes in one round is many."""
@@ -59,6 +69,11 @@ class Counts:
     purged: int = 0
     folded: int = 0
     forgotten: int = 0
+    correlated: int = 0
+    """Webhooks that were looked at."""
+    missed: int = 0
+    """Operations whose webhook did not come."""
+    webhooks_forgotten: int = 0
 
 
 async def upkeep(house: House) -> Counts:
@@ -101,6 +116,9 @@ async def run_once(
         "purge": {"keep": _exactly(purge_after or retention * PURGE_AFTER), "max_count": BATCH},
         "fold": {},
         "forget": {},
+        "correlate": {"max_count": BATCH},
+        "watch": {"max_count": BATCH},
+        "forget_webhooks": {"keep": _exactly(retention), "max_count": BATCH},
     }
     pacers = defaultdict(Pacer) if pacers is None else pacers
     counts = Counts(*[await _paced(conn, name, values, pacers[name]) for name, values in passes.items()])
@@ -136,6 +154,9 @@ async def _pass(conn: AsyncConnection[TupleRow], name: str, values: dict[str, ob
     if name in MOVING:
         tell_moved(MOVING[name], rows)
         return len(rows)
+    if name == "correlate":
+        tell_settled(rows[0])
+        return int(rows[0]["looked_count"])
     [(count,)] = [row.values() for row in rows]
     return int(count)
 

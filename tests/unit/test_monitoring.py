@@ -14,6 +14,7 @@ from worker.metrics.gauges import told
 from worker.metrics.meters import Meters
 from worker.observe import Event
 from worker.operation import State, Verdict
+from worker.store.deliveries import Source, Webhooks
 from worker.store.measures import AccountMeasures, FleetMeasures, Measures
 from worker.store.views import Announcements, Count
 
@@ -39,6 +40,8 @@ EVERYTHING = Measures(
     ],
     fleet=FleetMeasures(1, shut=True, worker_count=1, slot_count=1, oldest_transaction_seconds=1.0),
     announcements=Announcements(1, timedelta(seconds=1), tried=True),
+    sources=[Source("default", "sms.send", timedelta(minutes=10), None, None, 1)],
+    webhooks=Webhooks(1, timedelta(seconds=1)),
 )
 KINDS = {"counter": "_total", "gauge": "", "histogram": ""}
 

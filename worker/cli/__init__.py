@@ -10,9 +10,9 @@
     printing.py      tables for people, JSON for programs
     dossier.py       how one operation is shown to a person
     board.py         what `top` shows
-    demo, worker, sandbox, dashboard, migrate, account, endpoint, enqueue, result, reading, top, listing,
-    certificate, views, steering, history, holding, export, retention, purge, doctor, probe, metrics,
-    completion       the commands
+    demo, worker, sandbox, dashboard, receiver, migrate, account, endpoint, enqueue, result, reading, top,
+    listing, certificate, views, deliveries, webhook, steering, history, holding, export, retention, purge,
+    doctor, probe, metrics, completion       the commands
 
 Decisions:
     2026-11-24: each command is imported when it is asked for. Celery, pydantic and starlette each take
@@ -46,6 +46,9 @@ ROOMS: Final = MappingProxyType(
         "dashboard": Room(
             "dashboard", "Serve the admin page, for people who have a login of Postgres.", extras="dashboard"
         ),
+        "receiver": Room(
+            "receiver", "Take the provider's webhooks, and keep what they tell.", extras="receiver"
+        ),
         "account": Room("account", "Add, change and list accounts."),
         "endpoint": Room("endpoint", "Add, change and list endpoints: another API is another row."),
         "enqueue": Room("enqueue", "Write one operation into the outbox, or one for each line."),
@@ -61,6 +64,9 @@ ROOMS: Final = MappingProxyType(
         "throughput": Room("views", "Show the attempts of the last hour, by minute and verdict."),
         "key-expiring": Room("views", "Show what will be retried in doubt, by the time left to its key."),
         "conflict": Room("views", "Show proof that the API executed a key twice, or what it had refused."),
+        "deliveries": Room("deliveries", "Show whom an operation has reached, as webhooks tell."),
+        "undelivered": Room("deliveries", "Show what was accepted, and no webhook spoke of in time."),
+        "webhook": Room("webhook", "Say which webhooks come, and by when they are missed."),
         "announcement": Room("views", "Show what apps are still to be told of operations that are final."),
         "cancel": Room("steering", "Take a queued operation back."),
         "retry": Room("steering", "Send an operation again under the same key, if that is safe."),
@@ -96,7 +102,7 @@ Examples:
   ringonce doctor
 
 Which database: RINGONCE_DATABASE_URL, in the environment or in .env. Refusals end with status 2, Ctrl-C
-with 130; sandbox, dashboard, metrics and top, which run until it comes, with 0.
+with 130; sandbox, dashboard, receiver, metrics and top, which run until it comes, with 0.
 """
 
 

@@ -10,6 +10,7 @@ import click
 from worker.cli.printing import ago, moment, print_facts, print_table, span, visible
 from worker.operation import FINAL_STATES
 from worker.plain import readable
+from worker.store.deliveries import DeliveryOnRecord
 from worker.store.dossiers import (
     ActionOnRecord,
     AttemptOnRecord,
@@ -19,7 +20,7 @@ from worker.store.dossiers import (
     OperationOnRecord,
 )
 
-__all__ = ["print_attempts", "print_contents", "print_dossier"]
+__all__ = ["print_attempts", "print_contents", "print_deliveries", "print_dossier"]
 
 
 def print_dossier(dossier: Dossier) -> None:
@@ -31,6 +32,9 @@ def print_dossier(dossier: Dossier) -> None:
     if dossier.attempts:
         click.echo()
         print_attempts(dossier.attempts)
+    if dossier.deliveries:
+        click.echo()
+        print_deliveries(dossier.deliveries)
     if dossier.actions:
         click.echo()
         print_table(["action", "at", "by", "reason", "detail"], [_action(each) for each in dossier.actions])
@@ -41,6 +45,24 @@ def print_attempts(attempts: Sequence[AttemptOnRecord]) -> None:
     print_table(
         ["attempt", "started", "took", "verdict", "got", "status", "executed?", "provider id", "error"],
         [_attempt(each) for each in attempts],
+    )
+
+
+def print_deliveries(deliveries: Sequence[DeliveryOnRecord]) -> None:
+    """Print whom the operation has reached, as webhooks tell."""
+    print_table(
+        ["recipient", "state", "in its words", "told at", "provider id", "webhook"],
+        [
+            [
+                each.recipient,
+                each.state,
+                each.status,
+                moment(each.told_at),
+                each.provider_id or None,
+                each.webhook_id,
+            ]
+            for each in deliveries
+        ],
     )
 
 

@@ -18,6 +18,7 @@ from worker.sandbox import (
     Faults,
     Gate,
     SandboxSettings,
+    Webhooks,
     serve,
 )
 
@@ -55,13 +56,20 @@ def _choice(words: type[StrEnum]) -> click.Choice[str]:
 
 
 SECONDS: Final = click.FloatRange(min=0)
+CHANCE: Final = click.FloatRange(0, 1)
 FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 SHOWN_FAULTS: Final = ", ".join(fault for fault in Fault if fault is not Fault.ANSWER)
+
+WEBHOOKS: Final = (
+    "url", "secret", "signed", "duplicates", "reordering", "loss", "silence", "failures"
+)  # fmt: skip
+"""The options of webhooks, behind ``--webhook-``."""
 
 EXAMPLES: Final = f"""\b
 Examples:
   ringonce sandbox --port 8080
   ringonce sandbox --fault drop=0.1 --fault 429=0.05 --latency 0.05..0.3 --seed 7
+  ringonce sandbox --webhook-url http://127.0.0.1:8091/webhooks/try/SECRET --webhook-loss 0.1
   ringonce sandbox --credential my-app-id=my-app-key --key-ttl 600
 
 Faults: {SHOWN_FAULTS}. GET /_sandbox tells how to steer it while it runs, and what it has executed.
@@ -100,6 +108,15 @@ Faults: {SHOWN_FAULTS}. GET /_sandbox tells how to steer it while it runs, and w
 @click.option("--gate", type=_choice(Gate), help="When 401, 403, 429 and 503 are decided.")
 @click.option("--envelope", type=_choice(Envelope), help="Shape of error bodies.")
 @click.option("--replay-header", metavar="NAME", help="A header that marks replayed answers.")
+@click.option("--webhook-url", metavar="URL", help="Who is told what was executed.")
+@click.option("--webhook-secret", metavar="TEXT", help="Shown to it, or with --webhook-signed signed with.")
+@click.option("--webhook-signed/--no-webhook-signed", default=None, help="Sign the body instead.")
+@click.option("--webhook-delay", type=_latency, metavar="SECONDS|LOW..HIGH", help="How late it is told.")
+@click.option("--webhook-duplicates", type=CHANCE, help="Chance that an event is sent twice.")
+@click.option("--webhook-reordering", type=CHANCE, help="Chance of any order.")
+@click.option("--webhook-loss", type=CHANCE, help="Chance that an event is never sent.")
+@click.option("--webhook-silence", type=CHANCE, help="Chance that nothing is said of an execution.")
+@click.option("--webhook-failures", type=CHANCE, help="Chance that a recipient is not reached.")
 @click.option("--tls-cert", type=FILE, help="Certificate (PEM): switches to https.")
 @click.option("--tls-key", type=FILE, help="Its private key (PEM), unless the certificate's file holds it.")
 def sandbox(*, host: str, port: int, tls_cert: Path | None, tls_key: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
@@ -131,6 +148,9 @@ def _settings(
     Raises:
         SettingsError: a value is not usable.
     """
+    told = {name: switches.pop(f"webhook_{name}") for name in WEBHOOKS}
+    told["delay_seconds"] = switches.pop("webhook_delay")
+    switches["webhooks"] = Webhooks(**_given(told))
     durations = {name: switches.pop(name) for name in ("refuse_seconds", "hang_seconds", "drip_seconds")}
     hardness = {**durations, "retry_after": switches.pop("retry_after"), "latency_seconds": latency}
     if credentials:

@@ -44,6 +44,7 @@ OF_THE_OUTBOX: Final[dict[str, Check]] = {
     "key windows": outbox.windows,
     "conflicts": outbox.conflicts,
     "retention": outbox.retention,
+    "deliveries": outbox.deliveries,
     "APP KEYs": surroundings.keys,
     "APIs": surroundings.apis,
 }

@@ -10,6 +10,7 @@ from worker.doctor.finding import Findings, fine, problem, warning
 from worker.doctor.patient import Patient
 from worker.errors import SchemaMismatch
 from worker.operation import State
+from worker.store import deliveries as webhooks
 from worker.store import retention as kept
 from worker.store import views
 from worker.store.connection import SCHEMA_VERSION
@@ -22,6 +23,7 @@ __all__ = [
     "announcements",
     "claims",
     "conflicts",
+    "deliveries",
     "retention",
     "roles",
     "schema",
@@ -198,6 +200,30 @@ def retention(patient: Patient) -> Findings:
     else:
         yield fine(
             "retention", f"scrubbed after {span(keep)}, deleted after {span(patient.settings.purge_after)}"
+        )
+
+
+def deliveries(patient: Patient) -> Findings:
+    """Whether what the API accepted was dispatched, as far as webhooks tell."""
+    sources = [each for each in webhooks.sources(patient.conn) if each.due_within is not None]
+    missed = [each for each in sources if each.undelivered_count]
+    silent = [each for each in sources if each.first_at is None]
+    for each in missed:
+        yield warning(
+            "deliveries",
+            f"{each.undelivered_count:,} of {each.account} at {each.endpoint} were accepted,"
+            " and no webhook tells of them",
+            "ringonce undelivered; deploy/RUNBOOK.md, RingonceUndelivered",
+        )
+    for each in silent:
+        yield warning(
+            "deliveries",
+            f"no webhook of {each.account} at {each.endpoint} has come yet, so none is missed",
+            "see whether the API is told the receiver's address",
+        )
+    if not missed and not silent:
+        yield fine(
+            "deliveries", f"{len(sources)} watched, no webhook is missing" if sources else "none is watched"
         )
 
 

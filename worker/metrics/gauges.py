@@ -103,6 +103,7 @@ def told(measures: Measures | None) -> Iterator[Metric]:
         yield from _accounts(measures)
         yield from _fleet(measures)
         yield from _announcements(measures)
+        yield from _webhooks(measures)
 
 
 def _operations(measures: Measures) -> Iterator[Metric]:
@@ -160,6 +161,17 @@ def _announcements(measures: Measures) -> Iterator[Metric]:
     yield _gauge("ringonce_announcements", "Tasks of on_done that are still to be sent", waiting.count)
     meaning = "For how long the oldest of them has been waiting"
     yield _gauge("ringonce_announcement_oldest_seconds", meaning, waiting.oldest_age.total_seconds())
+
+
+def _webhooks(measures: Measures) -> Iterator[Metric]:
+    meaning = "Operations that the API accepted and no webhook spoke of in time"
+    undelivered = _family("ringonce_undelivered_operations", meaning, "account", "endpoint")
+    for each in measures.sources:
+        if each.due_within is not None:
+            undelivered.add_metric([each.account, each.endpoint], each.undelivered_count)
+    yield undelivered
+    meaning = "Webhooks whose operation is not known, yet"
+    yield _gauge("ringonce_unmatched_webhooks", meaning, measures.webhooks.unmatched_count)
 
 
 def _family(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:

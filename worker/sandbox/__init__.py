@@ -6,8 +6,9 @@
 
 or ``ringonce sandbox`` on the command line. It keeps the documented promise about idempotency keys to the
 letter (``idempotency``), breaks connections in every way that a network and a server can (``faults``), and
-can prove what it has executed (``ledger``). What the documents leave open is a switch (``switches``), and
-everything can be steered over HTTP while it runs (``control``; ``GET /_sandbox`` lists it).
+can prove what it has executed (``ledger``), of which it tells a receiver (``webhooks``). What the documents
+leave open is a switch (``switches``), and everything can be steered over HTTP while it runs (``control``;
+``GET /_sandbox`` lists it).
 
 The worker itself never needs this package; it comes with ``pip install ringonce[sandbox]``.
 """
@@ -20,6 +21,7 @@ from worker.sandbox.ledger import Counts, Execution, Outcome, Repeat, Request
 from worker.sandbox.server import serve
 from worker.sandbox.switches import Credential, Envelope, Gate, SandboxSettings, Standing
 from worker.sandbox.threaded import Sandbox
+from worker.sandbox.webhooks import Told, Webhooks
 
 __all__ = [
     "ClockFrom",
@@ -38,5 +40,7 @@ __all__ = [
     "SandboxSettings",
     "Standing",
     "Step",
+    "Told",
+    "Webhooks",
     "serve",
 ]

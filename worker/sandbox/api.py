@@ -22,6 +22,7 @@ from worker.sandbox.faults import Fault, Plan, Planned, Step, reject_unknown
 from worker.sandbox.idempotency import KeyBook
 from worker.sandbox.ledger import Counts, Ledger, Outcome, Request
 from worker.sandbox.switches import SandboxSettings
+from worker.sandbox.webhooks import Announcer
 
 LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """Of the clock, in seconds since 1970."""
@@ -100,6 +101,9 @@ class Api:
         self.run = secrets.token_hex(3)
         """Part of every id, so that ids of different runs differ, as those of the API do."""
         self.in_progress = 0
+        self.webhooks = Announcer(
+            settings.webhooks, settings.seed, most=settings.ledger_limit, pause=self.pause
+        )
         self._hurried = asyncio.Event()
         self._request_numbers = count(1)
 
@@ -113,9 +117,11 @@ class Api:
         self.settings = settings
         self.keys.rules = settings.rules
         self.plan.faults = settings.faults
+        self.webhooks.settings = settings.webhooks
         self.ledger.resize(settings.ledger_limit)
         if "seed" in changes:
             self.plan.reseed(settings.seed)
+            self.webhooks.reseed(settings.seed)
 
     def script(
         self, steps: Iterable[Planned], *, key: str | None = None, endpoint: str | None = None
@@ -136,6 +142,7 @@ class Api:
         self.plan.clear_scripts()
         self.plan.reseed(self.settings.seed)
         self.clock.reset()
+        self.webhooks.reset(self.settings.seed)
         self.run = secrets.token_hex(3)
 
     def counts(self) -> Counts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from itertools import islice
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -38,6 +39,7 @@ GUIDE = {
     "GET /_sandbox/executed_twice": "every key that was executed more than once",
     "GET /_sandbox/settings": "every switch",
     "PATCH /_sandbox/settings": "switch: an object with what shall change",
+    "GET /_sandbox/webhooks?after=0&limit=1000": "what was to be told, and what was lost",
     "PUT /_sandbox/credentials": "replace them all: {APP_ID: APP_KEY, or {app_key, standing}}; "
     "standing is active, expired or suspended",
     "POST /_sandbox/script": "faults for the next requests: {steps: [...]}, or of one key or endpoint",
@@ -68,6 +70,7 @@ class Control:
             ("GET", "/executed_twice", self.executed_twice),
             ("GET", "/settings", self.settings),
             ("PATCH", "/settings", self.change_settings),
+            ("GET", "/webhooks", self.webhooks),
             ("PUT", "/credentials", self.replace_credentials),
             ("POST", "/script", self.script),
             ("POST", "/refuse", self.refuse),
@@ -116,6 +119,15 @@ class Control:
         """Change what the body names."""
         self._api.configure(await _object(request))
         return await self.settings(request)
+
+    async def webhooks(self, request: Request) -> Response:
+        """What was to be told, and how the receiver answered."""
+        after, limit = _number(request, "after", 0), min(_number(request, "limit", 1000), PAGE_LIMIT)
+        announcer = self._api.webhooks
+        rows = [each.to_json() for each in islice(announcer.told, after, after + limit)]
+        next_after = after + limit if len(rows) == limit else None
+        shown = {"rows": rows, "next_after": next_after, "pending": announcer.pending_count}
+        return JSONResponse({**shown, "answers": announcer.answers})
 
     async def replace_credentials(self, request: Request) -> Response:
         """Replace every credential."""

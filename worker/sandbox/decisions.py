@@ -85,19 +85,19 @@ def _new_id(api: Api, call: Call) -> str:
 
 
 def _enter(api: Api, call: Call, provider_id: str, stands: Answer) -> None:
-    api.ledger.add_execution(
-        Execution(
-            number=api.ledger.next_execution,
-            executed_at=api.clock(),
-            app_id=call.app_id,
-            endpoint=call.method.name,
-            key=call.key,
-            body_sha256=call.body_sha256,
-            provider_id=provider_id,
-            fault=call.step.fault,
-            answer=stands,
-        )
+    execution = Execution(
+        number=api.ledger.next_execution,
+        executed_at=api.clock(),
+        app_id=call.app_id,
+        endpoint=call.method.name,
+        key=call.key,
+        body_sha256=call.body_sha256,
+        provider_id=provider_id,
+        fault=call.step.fault,
+        answer=stands,
     )
+    api.ledger.add_execution(execution)
+    api.webhooks.announce(execution, call.method.id_field, call.body)
 
 
 def _replay(api: Api, call: Call, recorded: Recorded) -> Decided:

@@ -72,7 +72,7 @@ class Faults:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "chances", _checked_chances(self.chances))
-        object.__setattr__(self, "latency_seconds", _checked_latency(self.latency_seconds))
+        object.__setattr__(self, "latency_seconds", checked_pair("latency_seconds", self.latency_seconds))
         if self.retry_after is not None:
             object.__setattr__(self, "retry_after", _checked_header("retry_after", self.retry_after))
         for name in ("refuse_seconds", "hang_seconds", "drip_seconds"):
@@ -254,14 +254,15 @@ def _checked_chances(chances: object) -> dict[Fault, float]:
     return {fault: checked[fault] for fault in Fault if fault in checked}
 
 
-def _checked_latency(value: object) -> tuple[float, float]:
+def checked_pair(name: str, value: object) -> tuple[float, float]:
+    """*value* as the least and the most of seconds; a number is both. Raises SettingsError."""
     if isinstance(value, int | float):
         value = (value, value)
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise SettingsError(f"latency_seconds is a number or a pair of them, not {value!r}")
-    low, high = (checked_seconds("latency_seconds", each) for each in value)
+        raise SettingsError(f"{name} is a number or a pair of them, not {value!r}")
+    low, high = (checked_seconds(name, each) for each in value)
     if low > high:
-        raise SettingsError(f"latency_seconds: {low} is more than {high}")
+        raise SettingsError(f"{name}: {low} is more than {high}")
     return low, high
 
 

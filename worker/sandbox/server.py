@@ -88,6 +88,7 @@ class SandboxServer(uvicorn.Server):
         if not self.servers:
             self._bound.close()
         self.api.hurry()
+        await self.api.webhooks.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)

@@ -13,6 +13,7 @@ from typing import TypeVar
 from worker.errors import SettingsError
 from worker.sandbox.faults import Faults, checked_seconds, reject_unknown
 from worker.sandbox.idempotency import DAY_SECONDS, ClockFrom, Concurrent, Rules
+from worker.sandbox.webhooks import Webhooks
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -87,6 +88,8 @@ class SandboxSettings:
     envelope: Envelope = Envelope.A
     """Shape of error bodies: ``a`` or ``b``."""
     faults: Faults = field(default_factory=Faults)
+    webhooks: Webhooks = field(default_factory=Webhooks)
+    """Who is told what was executed, and what happens to that on its way."""
     seed: int = 0
     """Of the generators behind ``faults``; they start anew when it is set, and at each reset."""
     ledger_limit: int = 200_000
@@ -109,7 +112,7 @@ class SandboxSettings:
         return Rules(self.key_ttl_seconds, self.errors_cached, self.concurrent, self.clock_from)
 
     def changed(self, changes: Mapping[str, object]) -> SandboxSettings:
-        """These settings with *changes*; an object for ``faults`` changes only what it names.
+        """These settings with *changes*; an object for ``faults`` or ``webhooks`` changes only what it names.
 
         Raises:
             SettingsError: a name or a value is not usable.
@@ -117,6 +120,8 @@ class SandboxSettings:
         reject_unknown("settings", changes, [each.name for each in fields(self)])
         if isinstance(faults := changes.get("faults"), Mapping):
             changes = {**changes, "faults": self.faults.changed(faults)}
+        if isinstance(webhooks := changes.get("webhooks"), Mapping):
+            changes = {**changes, "webhooks": self.webhooks.changed(webhooks)}
         return replace(self, **changes)  # type: ignore[arg-type]  # __post_init__ checks what came
 
     def to_json(self) -> dict[str, object]:
@@ -124,6 +129,7 @@ class SandboxSettings:
         shown = {each.name: getattr(self, each.name) for each in fields(self)}
         shown["credentials"] = {app_id: each.standing for app_id, each in self.credentials.items()}
         shown["faults"] = asdict(self.faults)
+        shown["webhooks"] = self.webhooks.to_json()
         return shown
 
 
@@ -159,6 +165,8 @@ def _check_plain(settings: SandboxSettings) -> None:
         raise SettingsError(f"errors_cached must be true or false, not {settings.errors_cached!r}")
     if not isinstance(settings.faults, Faults):
         raise SettingsError("faults must be an object")
+    if not isinstance(settings.webhooks, Webhooks):
+        raise SettingsError("webhooks must be an object")
     if type(settings.seed) is not int:
         raise SettingsError(f"seed must be an integer, not {settings.seed!r}")
     if type(settings.ledger_limit) is not int or not 1 <= settings.ledger_limit <= LARGEST_LEDGER:

@@ -15,6 +15,7 @@ from worker.sandbox.faults import Planned
 from worker.sandbox.ledger import Counts, Execution, Repeat, Request
 from worker.sandbox.server import File, SandboxServer
 from worker.sandbox.switches import SandboxSettings
+from worker.sandbox.webhooks import Told
 
 Result = TypeVar("Result")
 
@@ -100,6 +101,16 @@ class Sandbox:
     def executed_twice(self) -> list[Repeat]:
         """Every key, of one APP ID, that was executed more than once."""
         return self._on_loop(self._api.ledger.executed_twice)
+
+    @property
+    def told(self) -> list[Told]:
+        """What the receiver was to be told so far, with what was lost on its way."""
+        return self._on_loop(lambda: list(self._api.webhooks.told))
+
+    @property
+    def telling_count(self) -> int:
+        """How many webhooks, and executions, are still being told of."""
+        return self._on_loop(lambda: self._api.webhooks.pending_count)
 
     def counts(self) -> Counts:
         """Totals since the last reset, and what is held now."""

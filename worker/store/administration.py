@@ -43,6 +43,7 @@ __all__ = [
     "change_endpoint",
     "confirm_history",
     "doubt_history",
+    "expect_webhooks",
     "pause",
     "reissue",
     "resolve",
@@ -57,6 +58,7 @@ NO_LIMIT: Final = 0
 """Takes a limit of an account away; None leaves it as it is."""
 
 _REFUSALS: Final[dict[str, type[RingonceError]]] = {
+    "RO001": UnknownEndpoint,
     "RO002": UnknownAccount,
     "RO006": InvalidTime,
     "RO008": OperationNotFound,
@@ -205,6 +207,21 @@ def resume(conn: Connection[TupleRow], account: str, reason: str) -> None:
         StateConflict: there is no reason.
     """
     _one(conn, "resume", account=account, reason=reason)
+
+
+def expect_webhooks(
+    conn: Connection[TupleRow], account: str, endpoint: str, within: timedelta | None, reason: str
+) -> None:
+    """Miss a webhook from now on if none came *within* so long after the API accepted; None: miss none.
+
+    Raises:
+        UnknownAccount: there is none of that name.
+        UnknownEndpoint: the same of the endpoint.
+        InvalidTime: it is less than a minute, or more than 30 days.
+        StateConflict: there is no reason.
+    """
+    seconds = None if within is None else within.total_seconds()
+    _one(conn, "expect_webhooks", account=account, endpoint=endpoint, seconds=seconds, reason=reason)
 
 
 def retirable(

@@ -39,7 +39,7 @@ from worker.store.statements import statement
 
 __all__ = ["SCHEMA_VERSION", "Pool", "check_schema", "conninfo", "open_pool", "session"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """The version of ``schema.sql`` that this worker speaks to."""
 SECONDS: Final = 10.0
 """How long a connection, or one statement, may take before it is given up."""

@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow
 
 from worker.errors import OperationNotFound
 from worker.operation import Phase, State, Verdict
+from worker.store.deliveries import DeliveryOnRecord, deliveries
 from worker.store.statements import rows as _rows
 
 __all__ = [
@@ -153,6 +154,8 @@ class Dossier:
     operation: OperationOnRecord
     attempts: list[AttemptOnRecord]
     actions: list[ActionOnRecord]
+    deliveries: list[DeliveryOnRecord]
+    """What webhooks told."""
     holds: list[HoldOnRecord] = field(default_factory=list)
     """Its own, and those of its account and its lane."""
 
@@ -197,6 +200,7 @@ def read_dossier(conn: Connection[TupleRow], operation_id: int) -> Dossier:
         operation,
         [_attempt(row) for row in tries],
         [ActionOnRecord(**row) for row in actions],
+        deliveries(conn, operation_id),
         [HoldOnRecord(**row) for row in holds],
     )
 

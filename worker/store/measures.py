@@ -8,6 +8,7 @@ from typing import Final
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from worker.store.deliveries import Source, Webhooks, sources, webhooks
 from worker.store.statements import rows
 from worker.store.views import Announcements, Count, count_announcements, status, strength, workers
 
@@ -60,6 +61,8 @@ class Measures:
     accounts: list[AccountMeasures]
     fleet: FleetMeasures
     announcements: Announcements
+    sources: list[Source]
+    webhooks: Webhooks
 
 
 def measure(conn: Connection[TupleRow]) -> Measures:
@@ -79,4 +82,6 @@ def measure(conn: Connection[TupleRow]) -> Measures:
             accounts,
             FleetMeasures(**fleet, worker_count=worker_count, slot_count=slot_count),
             count_announcements(conn),
+            sources(conn),
+            webhooks(conn),
         )

@@ -201,7 +201,8 @@ class Conflict:
     state: State
     idempotency_key: str
     recorded_provider_id: str | None
-    attempt_number: int
+    attempt_number: int | None
+    """None: a webhook tells."""
     provider_id: str | None
     body_sha256: str | None
     """In hexadecimal digits."""

@@ -33,7 +33,7 @@ _EMPTY: Final = """
     alter table outbox.attempt disable trigger user;
     alter table outbox.action disable trigger user;
     truncate outbox.operation, outbox.attempt, outbox.action, outbox.finished_count, outbox.suspicion,
-             outbox.throttle, outbox.announcement cascade;
+             outbox.throttle, outbox.announcement, outbox.webhook, outbox.webhook_source cascade;
     alter table outbox.operation enable trigger user;
     alter table outbox.attempt enable trigger user;
     alter table outbox.action enable trigger user;

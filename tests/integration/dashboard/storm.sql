@@ -140,3 +140,7 @@ select id, 'default', 'app-d', 'voice.call', gen_random_uuid(), '{}', sha256('{}
 select setval(pg_get_serial_sequence('outbox.operation', 'id'), 11000),
        setval(pg_get_serial_sequence('outbox.action', 'id'), 2);
 analyze;
+
+insert into outbox.delivery (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence, agrees, next_look_at)
+values (102, 'job-7', '+919876543210', 'delivered', 'DELIVRD', now() - interval '1 min', 1, true, true, null),
+       (102, 'job-7', '', 'sent', 'sent', null, 2, true, true, null);

@@ -183,6 +183,7 @@ OPERATIONS: Final = (
         """
         not sent | not executed | took 30 s | connecting | by calls-1/91 | throttled | HTTP 429
         accepted | executed | Provider id job-7 | Answer 200 | #contents
+        #deliveries | Whom it reached | •••10 | DELIVRD
         """,
         ada="""
         They hold phone numbers and messages, and are not shown unless you ask. That you did is logged.

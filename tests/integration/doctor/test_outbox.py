@@ -35,6 +35,7 @@ FINE: list[tuple[Check, str]] = [
     (outbox.windows, "none closes within an hour"),
     (outbox.conflicts, "none"),
     (outbox.retention, "scrubbed after 30 d 0 h, deleted after 60 d 0 h"),
+    (outbox.deliveries, "none is watched"),
     (surroundings.keys, "each of 1 accounts has one here"),
 ]
 
@@ -42,6 +43,20 @@ FINE: list[tuple[Check, str]] = [
 @pytest.mark.parametrize(("check", "told"), FINE, ids=[check.__name__ for check, _ in FINE])
 def test_what_is_well_is_told_as_well(look: Look, check: Check, told: str) -> None:
     assert [(found.level, found.found, found.advice) for found in look(check)] == [(Level.OK, told, None)]
+
+
+def test_what_was_accepted_and_nobody_heard_of_is_told_and_so_is_a_silent_provider(
+    look: Look, owner: psycopg.Connection
+) -> None:
+    there = enqueue(owner)
+    owner.execute("select outbox.expect_webhooks('default', 'sms.send', '01:00:00', 'they report')")
+    assert only(look(outbox.deliveries), Level.WARNING).found.startswith("no webhook of default at sms.send")
+    there.tell(there.claim_one(), accepted())
+    owner.execute("update outbox.webhook_source set first_at = now()")
+    assert [found.found for found in look(outbox.deliveries)] == ["1 watched, no webhook is missing"]
+    owner.execute("insert into outbox.silence (operation_id) select id from outbox.operation")
+    missed = only(look(outbox.deliveries), Level.WARNING)
+    assert missed.found == "1 of default at sms.send were accepted, and no webhook tells of them"
 
 
 def enqueue(owner: psycopg.Connection) -> Outbox:
@@ -371,7 +386,7 @@ def test_a_broker_that_answers_and_refuses_is_a_problem_since_no_worker_starts(
 def test_with_nothing_wrong_everything_is_ok() -> None:
     findings = examine(load_settings())
     assert [found for found in findings if found.level is not Level.OK] == []
-    assert len({found.check for found in findings}) == 23
+    assert len({found.check for found in findings}) == 24
 
 
 @pytest.mark.usefixtures("sound")

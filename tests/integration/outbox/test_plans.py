@@ -22,6 +22,23 @@ READ: Final = b"""
     select coalesce(seq_tup_read, 0) as scanned, coalesce(idx_tup_fetch, 0) as fetched
       from pg_stat_xact_user_tables where schemaname = 'outbox' and relname = 'operation'"""
 
+WATCHED: Final = b"""
+    insert into outbox.webhook_source (account, endpoint, due_within, first_at, checked_until)
+    values ('default', 'sms.send', '00:01:00', now(), now() - interval '9000 hours')"""
+TOLD: Final = b"""
+    insert into outbox.webhook (account, digest, headers, body, reports)
+    select 'default', sha256(o.id::text::bytea), '[]', '',
+           jsonb_build_array(jsonb_build_object(
+               'ids', '{"job_id": "none", "call_id": "none"}'::jsonb, 'recipient', '',
+               'keys', jsonb_build_array(o.idempotency_key), 'state', 'sent', 'status', 'sent'))
+      from (select id, idempotency_key from outbox.operation order by id limit 50) as o"""
+
+
+def after(before: bytes, outbox: Outbox, query: bytes) -> object:
+    outbox.do(before)
+    return outbox.value(query)
+
+
 STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
     "claim": lambda outbox: outbox.claim(100),
     "claim from the middle": lambda outbox: outbox.claim(100, after=("default", "sms.send", "lane 3")),
@@ -36,6 +53,9 @@ STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
     "suspect": lambda outbox: outbox.value(b"select outbox.suspect('default', 1, 403, 60)"),
     "unresolved": lambda outbox: outbox.rows(b"select * from outbox.unresolved"),
     "conflict": lambda outbox: outbox.rows(b"select * from outbox.conflict"),
+    "watch": lambda outbox: after(WATCHED, outbox, b"select outbox.watch_deliveries(300)"),
+    "undelivered": lambda outbox: outbox.rows(b"select * from outbox.undelivered"),
+    "correlate": lambda outbox: after(TOLD, outbox, b"select looked_count from outbox.correlate(100)"),
     "key_expiring": lambda outbox: outbox.rows(b"select * from outbox.key_expiring"),
 }
 

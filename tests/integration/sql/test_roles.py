@@ -31,6 +31,7 @@ LOGINS: Final = {
     "producer": "outbox_producer",
     "competitor": "outbox_producer",
     "worker": "outbox_worker",
+    "receiver": "outbox_receiver",
     "reader": "outbox_reader",
     "admin": "outbox_admin",
     "stranger": None,
@@ -46,17 +47,19 @@ VIEWS: Final = {
     "throughput",
     "conflict",
     "shut",
-} | {"held"}
+} | {"held", "undelivered"}
 SETTINGS: Final = {"account", "endpoint", "schema_version"}
 CHECKING: Final = {"is_exact", "exact", "is_plausible", "is_key"}
 """A check calls its functions in the name of whoever writes the row."""
 ADMIN_FUNCTIONS: Final = {"cancel", "retry", "reissue", "resolve", "pause", "resume", "retire"} | {
-    "doubt_history", "adopt_history", "confirm_history", "why_shut", "sizes",
+    "doubt_history", "adopt_history", "confirm_history", "why_shut", "sizes", "expect_webhooks",
     "hold", "release", "hold_all", "release_all", "is_held", "require_export", "note_export",
 }  # fmt: skip
 WORKER_FUNCTIONS: Final = {"claim", "record", "block", "unblock", "suspect", "rescue", "settle_passed"} | {
     "fold_counts", "scrub", "purge", "forget_workers", "due", "note_history", "doubt_history"
-} | {"claim_announcements", "record_announcements"}  # fmt: skip
+} | {"claim_announcements", "record_announcements"} | {
+    "correlate", "watch_deliveries", "forget_webhooks"
+}  # fmt: skip
 
 
 class Logins:
@@ -199,13 +202,25 @@ def test_a_worker_does_its_work_without_more_rights(logins: Logins, conn: psycop
     for chore in ("due(1)", "rescue(1)", "settle_passed(1)", "fold_counts()", "scrub('9000:00:00', 1)",
                   "purge('9000:00:00', 1)", "forget_workers()", "block('other', 'voice.call', 1, 'busy')",
                   "unblock('other', 'voice.call')", "suspect('other', 1, 403, 60)",
+                  "correlate(1)", "watch_deliveries(1)", "forget_webhooks('9000:00:00', 1)",
                   "claim_announcements(1, '15 s')", "record_announcements('{}', '{}')"):  # fmt: skip
         worker.execute(sql.SQL("select * from outbox.{}").format(sql.SQL(chore)))
 
 
+def test_a_receiver_hands_in_webhooks_and_reads_nothing(logins: Logins) -> None:
+    receiver = logins["receiver"]
+    assert may_call(receiver) == {"receive", "correlate"}
+    assert may_read(receiver) == {"schema_version"}
+    assert may_write(receiver) == set()
+    digest = b"d" * 32
+    told = "select outbox.receive('default', %s, '[]', '{}', '[]')"
+    assert [value(receiver, told, [digest]) for _ in range(2)] == [True, False]
+    receiver.execute("select outbox.correlate(1)")
+
+
 def test_a_reader_reads_the_views_and_nothing_personal(logins: Logins) -> None:
     reader = logins["reader"]
-    records = {"operation", "attempt", "action"}
+    records = {"operation", "attempt", "action", "delivery", "webhook", "webhook_source"}
     assert may_read(reader) == VIEWS | SETTINGS | WAITING | records | {
         "worker",
         "throttle",
@@ -221,6 +236,11 @@ def test_a_reader_reads_the_views_and_nothing_personal(logins: Logins) -> None:
     for column in ("payload", "response_headers", "response_body", "lease_token"):
         with refused(reader, "42501"):
             reader.execute(sql.SQL("select {} from outbox.operation").format(sql.Identifier(column)))
+    for column in ("headers", "body", "reports"):
+        with refused(reader, "42501"):
+            reader.execute(sql.SQL("select {} from outbox.webhook").format(sql.Identifier(column)))
+    with refused(reader, "42501"):
+        reader.execute("select recipient from outbox.delivery")
     for column in ("late_body", "lease_token"):
         with refused(reader, "42501"):
             reader.execute(sql.SQL("select {} from outbox.attempt").format(sql.Identifier(column)))

@@ -1,0 +1,9 @@
+-- How far each recipient of one operation was reached, without their numbers.
+--
+-- Run by: a person. Index: delivery_pkey. Locks: nothing.
+select operation_id, provider_id, recipient_hint as recipient, state::text as state, status, told_at, changed_at, webhook_id,
+       evidence, agrees
+from outbox.delivery
+where operation_id = %(id)s
+order by coalesce(told_at, first_at), provider_id, recipient_hint
+limit 1000
