@@ -100,13 +100,17 @@ comment on function outbox.is_guessable is
 -- Accounts and endpoints ----------------------------------------------------------------------------------------------
 
 create table outbox.schema_version (
-    version     integer primary key,
-    applied_at  timestamptz not null default clock_timestamp()
+    version          integer primary key,
+    applied_at       timestamptz not null default clock_timestamp(),
+    compatible_from  integer constraint schema_version_is_compatible_with_the_past check (compatible_from between 1 and version)
 );
-comment on table outbox.schema_version is 'The versions of this schema; a worker that needs another one than the highest refuses to start';
+comment on table outbox.schema_version is
+    'The versions of this schema. A worker refuses to start on an older one than its own, and on a newer one unless that is compatible with it';
 comment on column outbox.schema_version.version is 'Number of the schema, rising by one';
 comment on column outbox.schema_version.applied_at is 'When it was applied';
-insert into outbox.schema_version (version) values (3);
+comment on column outbox.schema_version.compatible_from is
+    'The oldest version whose workers work with this one as well; null: none but its own';
+insert into outbox.schema_version (version, compatible_from) values (4, 1);
 
 create table outbox.account (
     name                  text collate "C" primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$' and octet_length(name) <= 63),
@@ -3135,7 +3139,7 @@ begin
     if not pg_try_advisory_xact_lock(hashtextextended('ringonce: webhooks', 0)) then
         return;
     end if;
-    for found_webhook in select w.* from outbox.webhook w where w.next_look_at <= clock_timestamp()
+    for found_webhook in select w.* from outbox.webhook w where w.next_look_at <= (select clock_timestamp())
                           order by w.next_look_at limit max_count for no key update skip locked loop
         looked_count := looked_count + 1;
         begin
@@ -3157,7 +3161,7 @@ begin
         select distinct t.id from (
             select unnest(operations) as id
             union all
-            (select d.operation_id from outbox.delivery d where d.next_look_at <= clock_timestamp() order by d.next_look_at limit max_count)) as t
+            (select d.operation_id from outbox.delivery d where d.next_look_at <= (select clock_timestamp()) order by d.next_look_at limit max_count)) as t
          order by t.id
     loop
         if outbox.weigh(id) then
@@ -3185,7 +3189,7 @@ begin
         -- A batch of records shares one finished_at: the bound is a time, and all that ended at it are checked together.
         select n.finished_at into bound from outbox.operation n
          where n.account = source.account and n.endpoint = source.endpoint and n.finished_at > source.checked_until
-           and n.finished_at <= clock_timestamp() - source.due_within
+           and n.finished_at <= (select clock_timestamp()) - source.due_within
          order by n.finished_at offset greatest(max_count, 1) - 1 limit 1;
         bound := coalesce(bound, clock_timestamp() - source.due_within);
         continue when bound <= source.checked_until;

@@ -273,7 +273,7 @@ begin
     if not pg_try_advisory_xact_lock(hashtextextended('ringonce: webhooks', 0)) then
         return;
     end if;
-    for found_webhook in select w.* from outbox.webhook w where w.next_look_at <= clock_timestamp()
+    for found_webhook in select w.* from outbox.webhook w where w.next_look_at <= (select clock_timestamp())
                           order by w.next_look_at limit max_count for no key update skip locked loop
         looked_count := looked_count + 1;
         begin
@@ -295,7 +295,7 @@ begin
         select distinct t.id from (
             select unnest(operations) as id
             union all
-            (select d.operation_id from outbox.delivery d where d.next_look_at <= clock_timestamp() order by d.next_look_at limit max_count)) as t
+            (select d.operation_id from outbox.delivery d where d.next_look_at <= (select clock_timestamp()) order by d.next_look_at limit max_count)) as t
          order by t.id
     loop
         if outbox.weigh(id) then
@@ -323,7 +323,7 @@ begin
         -- A batch of records shares one finished_at: the bound is a time, and all that ended at it are checked together.
         select n.finished_at into bound from outbox.operation n
          where n.account = source.account and n.endpoint = source.endpoint and n.finished_at > source.checked_until
-           and n.finished_at <= clock_timestamp() - source.due_within
+           and n.finished_at <= (select clock_timestamp()) - source.due_within
          order by n.finished_at offset greatest(max_count, 1) - 1 limit 1;
         bound := coalesce(bound, clock_timestamp() - source.due_within);
         continue when bound <= source.checked_until;

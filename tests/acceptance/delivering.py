@@ -37,7 +37,7 @@ class Node:
     def __init__(self, url: str, *options: str, folder: Path, **environment: object) -> None:
         self._log = folder / f"node-{time.monotonic_ns()}.log"
         given = {"APP_KEY_DEFAULT": APP_KEY, **environment}
-        named = {f"RINGONCE_{name}": value for name, value in given.items()}
+        named = {name if name == "PYTHONPATH" else f"RINGONCE_{name}": value for name, value in given.items()}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "WARNING", *options],

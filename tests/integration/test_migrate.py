@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.integration.migrations.steps import FIRST, step_file, steps_of
 from tests.postgres import Database, Server
 from tests.waiting import until
 from worker.errors import SchemaMismatch, StoreUnavailable
 from worker.store import migrate as migrations
 from worker.store.connection import SCHEMA_VERSION, check_schema
-from worker.store.migrate import Migration, find_schema, installed_version, migrate
+from worker.store.migrate import Migration, find_schema, installed, installed_version, migrate
 
 DEADLINE = 20.0
 APPLIED = Migration(None, SCHEMA_VERSION)
@@ -75,7 +77,7 @@ def test_a_migration_waits_for_the_one_that_runs(empty: Database) -> None:
         with connected(empty, application_name="second") as conn:
             return migrate(conn)
 
-    waits = "select from pg_stat_activity where application_name = 'second' and wait_event = 'advisory'"
+    waits = "select from pg_stat_activity where application_name = 'second' and query like '%try_advisory%'"
     with connected(empty) as first, ThreadPoolExecutor(1) as threads:
         with migrations._alone(first):
             second: Future[Migration] = threads.submit(run)
@@ -94,21 +96,64 @@ def test_a_migration_that_does_not_end_is_not_waited_for_forever(
         assert not has_outbox(first)
 
 
+@pytest.mark.parametrize("compatible_from", [SCHEMA_VERSION, SCHEMA_VERSION + 6])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_newer_database_is_left_alone_whomever_it_works_with(
+    conn: psycopg.Connection, compatible_from: int, *, dry_run: bool
+) -> None:
+    newer = (SCHEMA_VERSION + 6, compatible_from)
+    conn.execute("insert into outbox.schema_version (version, compatible_from) values (%s, %s)", newer)
+    line = f"outbox schema {newer[0]}, newer than .*: use the newer ringonce"
+    with pytest.raises(SchemaMismatch, match=line):
+        migrate(conn, dry_run=dry_run)
+    assert installed(conn) == newer
+
+
 @pytest.mark.parametrize(
-    ("version", "line"),
+    ("found", "complaint"),
     [
-        (SCHEMA_VERSION + 6, "newer than .*: use the newer ringonce"),
-        (SCHEMA_VERSION - 1, "knows no way from"),
+        ((SCHEMA_VERSION - 1, 1), "run `ringonce migrate`"),
+        ((SCHEMA_VERSION, 1), None),
+        ((SCHEMA_VERSION, SCHEMA_VERSION), None),
+        ((SCHEMA_VERSION + 3, 1), None),
+        ((SCHEMA_VERSION + 3, SCHEMA_VERSION), None),
+        ((SCHEMA_VERSION + 3, SCHEMA_VERSION + 1), f"works with workers of {SCHEMA_VERSION + 1} and up"),
+        ((SCHEMA_VERSION + 3, None), "start a newer worker"),
     ],
 )
-@pytest.mark.parametrize("dry_run", [False, True])
-def test_a_database_of_another_version_is_left_alone(
-    conn: psycopg.Connection, version: int, line: str, *, dry_run: bool
+def test_a_worker_needs_its_own_version_or_a_newer_one_that_works_with_it(
+    database: Database, conn: psycopg.Connection, found: tuple[int, int | None], complaint: str | None
 ) -> None:
-    conn.execute("update outbox.schema_version set version = %s", [version])
-    with pytest.raises(SchemaMismatch, match=f"outbox schema {version}.*{line}"):
-        migrate(conn, dry_run=dry_run)
-    assert installed_version(conn) == version
+    conn.execute("update outbox.schema_version set version = %s, compatible_from = %s", found)
+    expected = pytest.raises(SchemaMismatch, match=complaint) if complaint else nullcontext()
+    with expected:
+        check_schema(database.url)
+
+
+def test_a_step_that_breaks_older_workers_waits_until_somebody_says_that_they_are_gone(
+    conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    conn.execute(
+        "insert into outbox.worker (node, pid, version, slots, lease_expires_at)"
+        " values ('node', 1, '0.1.0', 1, clock_timestamp() + interval '1 minute')"
+    )
+    step_file(tmp_path, FIRST, "", workers_from=FIRST)
+    with pytest.raises(SchemaMismatch, match=f"from schema {FIRST} on, and 1 live that may be older"):
+        migrate(conn, steps=steps_of(tmp_path))
+    assert installed_version(conn) == SCHEMA_VERSION
+    migrate(conn, steps=steps_of(tmp_path), old_workers_are_gone=True)
+    assert installed(conn) == (FIRST, FIRST)
+
+
+def test_a_step_that_breaks_older_workers_is_taken_where_none_lives(
+    conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    conn.execute(
+        "insert into outbox.worker (node, pid, version, slots, lease_expires_at)"
+        " values ('node', 1, '0.1.0', 1, clock_timestamp() - interval '1 second')"
+    )
+    step_file(tmp_path, FIRST, "", workers_from=FIRST)
+    assert migrate(conn, steps=steps_of(tmp_path)).after == FIRST
 
 
 def test_a_schema_outbox_of_somebody_else_is_left_alone(empty: Database) -> None:

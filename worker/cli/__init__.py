@@ -38,7 +38,9 @@ ROOMS: Final = MappingProxyType(
             "Show the whole thing on this machine, from the first call to the proof.",
             extras="sandbox,embedded",
         ),
-        "migrate": Room("migrate", "Put the outbox into the database, or say which version is there."),
+        "migrate": Room(
+            "migrate", "Put the outbox into the database, bring it up to date, or say which version is there."
+        ),
         "worker": Room("worker", "Run a worker, with the options of `celery worker`."),
         "sandbox": Room(
             "sandbox", "Run an imitation of the API, to test against: nobody's phone rings.", extras="sandbox"

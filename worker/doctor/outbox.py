@@ -14,7 +14,7 @@ from worker.store import deliveries as webhooks
 from worker.store import retention as kept
 from worker.store import views
 from worker.store.connection import SCHEMA_VERSION
-from worker.store.migrate import installed_version
+from worker.store.migrate import installed
 from worker.store.statements import rows
 from worker.telling import moment, span
 
@@ -44,17 +44,20 @@ LOOK: Final = 1000
 def schema(patient: Patient) -> Findings:
     """Whether the database has the outbox that this program speaks to."""
     try:
-        found = installed_version(patient.conn)
+        found = installed(patient.conn)
     except SchemaMismatch as error:
         yield problem("schema", str(error), "use another database")
         return
-    if found == SCHEMA_VERSION:
-        yield fine("schema", f"version {found}")
-    elif found is None:
+    if found is None:
         yield problem("schema", "the database has no outbox", "ringonce migrate")
+    elif found.version == SCHEMA_VERSION:
+        yield fine("schema", f"version {found.version}")
+    elif found.compatible_from <= SCHEMA_VERSION < found.version:
+        yield fine("schema", f"version {found.version}, which works with this ringonce's {SCHEMA_VERSION}")
     else:
-        advice = "ringonce migrate" if found < SCHEMA_VERSION else "install a newer ringonce here"
-        yield problem("schema", f"version {found}, and this ringonce needs {SCHEMA_VERSION}", advice)
+        older = found.version < SCHEMA_VERSION
+        advice = "ringonce migrate" if older else "install a newer ringonce here"
+        yield problem("schema", f"version {found.version}, and this ringonce needs {SCHEMA_VERSION}", advice)
 
 
 def roles(patient: Patient) -> Findings:

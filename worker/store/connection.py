@@ -39,8 +39,8 @@ from worker.store.statements import statement
 
 __all__ = ["SCHEMA_VERSION", "Pool", "check_schema", "conninfo", "open_pool", "session"]
 
-SCHEMA_VERSION: Final = 3
-"""The version of ``schema.sql`` that this worker speaks to."""
+SCHEMA_VERSION: Final = 4
+"""The version of ``schema.sql`` that this worker speaks to; a newer one tells whether it will do as well."""
 SECONDS: Final = 10.0
 """How long a connection, or one statement, may take before it is given up."""
 _KEEPALIVE: Final[dict[str, int]] = {
@@ -87,7 +87,7 @@ def check_schema(url: str) -> None:
 
     Raises:
         StoreUnavailable: Postgres cannot be reached.
-        SchemaMismatch: there is no outbox, or one of another version.
+        SchemaMismatch: there is no outbox, an older one, or a newer one that does not work with this worker.
         SettingsError: this user's transactions are more isolated than claims can be.
     """
     try:
@@ -99,21 +99,27 @@ def check_schema(url: str) -> None:
         raise StoreUnavailable(f"Postgres cannot be reached: {complaint(error)}") from None
     if found is None:
         raise SchemaMismatch("the database has no outbox: run `ringonce migrate`, or `psql -f schema.sql`")
-    if found != SCHEMA_VERSION:
+    version, compatible_from = found
+    if version < SCHEMA_VERSION:
         raise SchemaMismatch(
-            f"the outbox has schema version {found}, this worker needs {SCHEMA_VERSION}: "
-            + ("run `ringonce migrate`" if found < SCHEMA_VERSION else "start a newer worker")
+            f"the outbox has schema version {version}, this worker needs {SCHEMA_VERSION}: "
+            "run `ringonce migrate`"
+        )
+    if compatible_from > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"the outbox has schema version {version}, which works with workers of {compatible_from} and up, "
+            f"and this one is of {SCHEMA_VERSION}: start a newer worker"
         )
 
 
-def _schema_version(conn: Connection[TupleRow]) -> int | None:
+def _schema_version(conn: Connection[TupleRow]) -> tuple[int, int] | None:
     try:
         row = conn.execute(statement("schema_version")).fetchone()
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return None
     except psycopg.errors.InsufficientPrivilege:
         raise SchemaMismatch("this user may not read the outbox: grant it the role outbox_worker") from None
-    return row[0] if row else None
+    return (row[0], row[1]) if row else None
 
 
 def _refuse_isolation(conn: Connection[TupleRow]) -> None:

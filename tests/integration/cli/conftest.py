@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from tests.integration.cli.running import KEY, PAYLOAD, Ringonce, run
-from tests.postgres import Database, Server
+from tests.postgres import Database, Server, load
+from tests.releases import RELEASES
 from worker import enqueue
 from worker.store.administration import add_account
 
@@ -26,6 +27,17 @@ def ringonce(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def empty(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ringonce]:
     """``ringonce``, on a database without an outbox."""
     database = server.create()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RINGONCE_DATABASE_URL", database.url)
+    yield run
+    server.drop(database)
+
+
+@pytest.fixture
+def old_outbox(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ringonce]:
+    """``ringonce``, on an outbox of the first release."""
+    database = server.create()
+    load(database, RELEASES[0].schema, name=str(RELEASES[0]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RINGONCE_DATABASE_URL", database.url)
     yield run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import click
 import psycopg
 import pytest
 
+from tests.documents import RUNBOOK, snippet
 from tests.integration.cli.running import KEY, PAYLOAD, Ringonce, printed, refusal, run, said
+from tests.integration.migrations.steps import PRESENT
 from worker.cli import ROOMS, cli
 from worker.store.administration import add_account
 from worker.store.connection import SCHEMA_VERSION
@@ -43,18 +46,34 @@ def test_migrate_says_what_it_would_do_what_it_did_and_what_was_there(empty: Rin
     would = said(empty("migrate", "--dry-run"))
     assert would.startswith(f"would apply outbox schema {SCHEMA_VERSION} to database ringonce_test_")
     assert would.rstrip().endswith("schema.sql")
-    assert printed(empty("migrate", "--dry-run", "--json")) == {
-        "before": None,
-        "after": SCHEMA_VERSION,
-        "applied": False,
-    }
+    new: dict[str, object] = {"before": None, "after": SCHEMA_VERSION, "applied": False, "steps": []}
+    assert printed(empty("migrate", "--dry-run", "--json")) == new
     assert said(empty("migrate")).startswith(f"outbox schema {SCHEMA_VERSION} applied to database")
     assert said(empty("migrate")).startswith(f"outbox schema already at {SCHEMA_VERSION} in database")
-    assert printed(empty("migrate", "--json")) == {
-        "before": SCHEMA_VERSION,
-        "after": SCHEMA_VERSION,
-        "applied": False,
+    assert printed(empty("migrate", "--json")) == {**new, "before": SCHEMA_VERSION}
+
+
+def test_migrate_says_which_steps_it_would_take_what_they_lock_and_which_it_takes(
+    old_outbox: Ringonce,
+) -> None:
+    plan, apply = (shlex.split(line)[1:] for line in snippet(RUNBOOK, "upgrade").splitlines())
+    file = f"{PRESENT[-1]}: {PRESENT[-1].brings}\n"
+    would = said(old_outbox(*plan))
+    assert would.startswith(f"would bring outbox schema 1 to {SCHEMA_VERSION} in database ringonce_test_")
+    assert f"{file}    locks {PRESENT[-1].locks}\n    works with workers from schema 1\n" in would
+    as_json = printed(old_outbox("migrate", "--dry-run", "--json"))
+    assert (as_json["before"], as_json["applied"]) == (1, False)
+    assert as_json["steps"][-1] == {
+        "number": SCHEMA_VERSION,
+        "name": PRESENT[-1].name,
+        "brings": PRESENT[-1].brings,
+        "locks": PRESENT[-1].locks,
+        "workers_from": 1,
+        "outside_of_a_transaction": list(PRESENT[-1].outside_of_a_transaction),
     }
+    did = said(old_outbox(*apply))
+    assert f"{file}outbox schema {SCHEMA_VERSION} applied to database" in did
+    assert said(old_outbox("migrate")).startswith(f"outbox schema already at {SCHEMA_VERSION} in database")
 
 
 def test_migrate_leaves_a_newer_database_alone(ringonce: Ringonce, conn: psycopg.Connection) -> None:

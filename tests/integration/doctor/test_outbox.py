@@ -76,12 +76,19 @@ def test_a_database_without_an_outbox_is_a_problem(look: Look, owner: psycopg.Co
 def test_another_schema_is_a_problem(
     look: Look, owner: psycopg.Connection, version: int, advice: str
 ) -> None:
-    owner.execute("update outbox.schema_version set version = %s", [version])
+    owner.execute("update outbox.schema_version set version = %s, compatible_from = null", [version])
     found = only(look(outbox.schema), Level.PROBLEM)
-    assert (found.found, found.advice) == (
-        f"version {version}, and this ringonce needs {SCHEMA_VERSION}",
-        advice,
-    )
+    told = f"version {version}, and this ringonce needs {SCHEMA_VERSION}"
+    assert (found.found, found.advice) == (told, advice)
+
+
+def test_a_newer_schema_that_works_with_this_ringonce_is_fine(look: Look, owner: psycopg.Connection) -> None:
+    versions = "insert into outbox.schema_version (version, compatible_from) values (%s, %s)"
+    owner.execute(versions, [SCHEMA_VERSION + 1, SCHEMA_VERSION])
+    [found] = look(outbox.schema)
+    assert (found.level, found.found.partition(",")[0]) == (Level.OK, f"version {SCHEMA_VERSION + 1}")
+    owner.execute(versions, [SCHEMA_VERSION + 2, SCHEMA_VERSION + 1])
+    assert only(look(outbox.schema), Level.PROBLEM).advice == "install a newer ringonce here"
 
 
 def test_a_retention_that_is_as_short_as_a_key_lives_is_a_problem(

@@ -1,0 +1,204 @@
+"""Every outbox that was released becomes, step by step, what schema.sql makes of an empty database."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+import pytest
+
+from tests.catalogs import catalog, differences
+from tests.integration.migrations.steps import PRESENT, connected
+from tests.postgres import SCHEMA, Database, Server, load
+from tests.releases import RELEASES, Release
+from worker.store.migrate import migrate
+from worker.store.steps import Step, find_steps
+
+each_release = pytest.mark.parametrize("release", RELEASES, ids=str)
+STRONG: Final = {
+    "ShareLock": "share",
+    "ShareRowExclusiveLock": "share row exclusive",
+    "ExclusiveLock": "exclusive",
+    "AccessExclusiveLock": "access exclusive",
+}
+"""What writers wait for, the weakest first."""
+LOCKED: Final = """
+    select c.relname, l.mode from pg_locks l join pg_class c on c.oid = l.relation
+     where l.pid = pg_backend_pid() and c.relnamespace = 'outbox'::regnamespace and c.relkind in ('r', 'p')
+"""
+TABLES: Final = """
+    select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'p')
+"""
+
+
+@contextmanager
+def outbox_of(server: Server, release: Release) -> Iterator[Database]:
+    database = server.create()
+    try:
+        load(database, release.schema, name=str(release))
+        yield database
+    finally:
+        server.drop(database)
+
+
+@pytest.fixture(scope="module")
+def present(template: Database) -> set[str]:
+    """What schema.sql makes."""
+    with connected(template) as conn:
+        return catalog(conn)
+
+
+def test_there_is_a_release_to_come_from() -> None:
+    assert [each.schema_version for each in RELEASES][:1] == [1]
+
+
+@each_release
+def test_the_steps_from_every_release_give_exactly_the_schema(
+    server: Server, release: Release, present: set[str]
+) -> None:
+    with outbox_of(server, release) as old, connected(old) as conn:
+        assert differences(catalog(conn), present) != []
+        done = migrate(conn)
+        assert done.before == release.schema_version
+        assert differences(catalog(conn), present) == []
+
+
+@each_release
+def test_a_step_interrupted_anywhere_goes_on_to_the_same_schema(
+    server: Server, release: Release, present: set[str]
+) -> None:
+    """What a step does outside of its last transaction is done again after an interruption."""
+    with outbox_of(server, release) as old, connected(old) as conn:
+        for step in PRESENT:
+            if step.number > release.schema_version:
+                for count in range(1, len(step.parts) + 1):
+                    for part in step.parts[:count]:
+                        conn.execute(part.sql.encode())
+        assert differences(catalog(conn), present) == []
+
+
+@each_release
+def test_psql_can_take_the_same_steps(server: Server, release: Release, present: set[str]) -> None:
+    psql = shutil.which("psql")
+    if psql is None:
+        pytest.skip("psql is needed")
+    with outbox_of(server, release) as old:
+        for step in PRESENT:
+            if step.number > release.schema_version:
+                file = str(find_steps() / f"{step}.sql")
+                command = [psql, old.url, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={file}"]
+                subprocess.run(command, check=True, timeout=60)
+        with connected(old) as conn:
+            assert differences(catalog(conn), present) == []
+
+
+def declared(step: Step) -> dict[str, str]:
+    """What the head of *step* says that writers have to wait for."""
+    return dict(re.findall(r"(\w+) \(([\w ]+)\)", step.locks))
+
+
+@each_release
+def test_the_head_of_a_step_tells_what_writers_wait_for(server: Server, release: Release) -> None:
+    with outbox_of(server, release) as old, connected(old) as conn:
+        for step in PRESENT:
+            if step.number <= release.schema_version:
+                continue
+            before = {name for (name,) in conn.execute(TABLES).fetchall()}
+            locked: dict[str, str] = {}
+            for part in step.parts:
+                if not part.in_transaction:
+                    conn.execute(part.sql.encode())
+                    continue
+                conn.execute(part.sql.removesuffix("commit").encode())
+                held = [each for each in conn.execute(LOCKED).fetchall() if each[1] in STRONG]
+                for table, mode in sorted(held, key=lambda each: list(STRONG).index(each[1])):
+                    if table in before:
+                        locked[table] = STRONG[mode]
+                conn.execute("commit")
+            assert (step.name, locked) == (step.name, declared(step))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter schema outbox owner to outbox_admin",
+        "grant usage on schema outbox to public",
+        "comment on schema outbox is 'x'",
+        "create table outbox.x ()",
+        "alter table outbox.attempt set (fillfactor = 51)",
+        "alter table outbox.attempt set (toast.autovacuum_enabled = false)",
+        "alter table outbox.attempt set unlogged",
+        "alter table outbox.attempt replica identity full",
+        "alter table outbox.attempt enable row level security",
+        "grant select on outbox.attempt to outbox_producer",
+        "revoke select on outbox.worker from outbox_reader",
+        "comment on table outbox.attempt is 'x'",
+        "comment on view outbox.status is 'x'",
+        "comment on index outbox.operation_to_claim is 'x'",
+        "alter table outbox.worker add column x integer",
+        "alter table outbox.action alter column reason drop not null",
+        "alter table outbox.account alter column breaker_after set default 21",
+        "alter table outbox.announcement alter column attempt_count type bigint",
+        'alter table outbox.worker alter column version type text collate "C"',
+        "alter table outbox.operation alter column payload set storage external",
+        "alter table outbox.operation alter column lane set statistics 500",
+        "alter table outbox.operation alter column lane set (n_distinct = 5)",
+        "comment on column outbox.worker.node is 'x'",
+        "grant update (node) on outbox.worker to outbox_reader",
+        "alter table outbox.worker add constraint x check (pid > 0) not valid",
+        "alter table outbox.account drop constraint account_pause_has_reason",
+        "alter table outbox.account rename constraint account_pause_has_reason to x",
+        "drop index outbox.operation_to_purge",
+        "create index on outbox.worker (seen_at)",
+        "alter index outbox.operation_to_purge rename to x",
+        "alter index outbox.operation_to_purge set (fillfactor = 70)",
+        (
+            "create or replace function outbox.is_key(key text) returns boolean"
+            " language sql immutable parallel safe return true"
+        ),
+        "alter function outbox.is_key(text) cost 7",
+        "alter function outbox.is_key(text) owner to outbox_admin",
+        "alter function outbox.due reset search_path",
+        "grant execute on function outbox.claim to outbox_reader",
+        "grant execute on function outbox.claim to public",
+        "comment on function outbox.is_key is 'x'",
+        "create function outbox.x() returns integer language sql return 1",
+        "alter table outbox.operation disable trigger operation_is_born",
+        "drop trigger endpoint_normalise on outbox.endpoint",
+        (
+            "create or replace view outbox.shut as"
+            " select ''::text as reason, doubted_at, noted_at, timeline as known_timeline from outbox.history"
+        ),
+        "alter view outbox.result reset (security_barrier)",
+        "create rule x as on delete to outbox.worker do instead nothing",
+        "create policy x on outbox.worker using (true)",
+        "alter type outbox.state add value 'x' before 'failed'",
+        "alter type outbox.state rename value 'failed' to 'x'",
+        "alter type outbox.place add attribute x integer",
+        "comment on type outbox.verdict is 'x'",
+        "revoke usage on type outbox.state from public",
+        "alter table outbox.operation alter column id set cache 50",
+        "create statistics outbox.x on account, endpoint from outbox.operation",
+        "create publication x for table outbox.worker",
+        "alter default privileges in schema outbox grant select on tables to outbox_reader",
+        "do $$ begin execute format('alter database %I set work_mem = ''5MB''', current_database()); end $$",
+        "update outbox.endpoint set settle = '00:00:31' where name = 'sms.send'",
+        "insert into outbox.account (name, app_id) values ('x', 'x')",
+        "update outbox.schema_version set compatible_from = null",
+    ],
+)
+def test_the_comparison_sees(conn: psycopg.Connection, present: set[str], change: str) -> None:
+    with conn.transaction(force_rollback=True):
+        conn.execute(change.encode())
+        assert differences(catalog(conn), present) != []
+    assert differences(catalog(conn), present) == []
+
+
+def test_a_database_that_psql_made_has_the_same_schema(server: Server, present: set[str]) -> None:
+    with server.holding(SCHEMA.read_text("utf-8"), name=SCHEMA.name) as fresh, connected(fresh) as conn:
+        assert differences(catalog(conn), present) == []
