@@ -109,7 +109,7 @@ Faults: {SHOWN_FAULTS}. GET /_sandbox tells how to steer it while it runs, and w
 @click.option("--envelope", type=_choice(Envelope), help="Shape of error bodies.")
 @click.option("--replay-header", metavar="NAME", help="A header that marks replayed answers.")
 @click.option("--webhook-url", metavar="URL", help="Who is told what was executed.")
-@click.option("--webhook-secret", metavar="TEXT", help="Shown to it, or with --webhook-signed signed with.")
+@click.option("--webhook-secret", metavar="TEXT|@FILE", help="Shown to it, or --webhook-signed with it.")
 @click.option("--webhook-signed/--no-webhook-signed", default=None, help="Sign the body instead.")
 @click.option("--webhook-delay", type=_latency, metavar="SECONDS|LOW..HIGH", help="How late it is told.")
 @click.option("--webhook-duplicates", type=CHANCE, help="Chance that an event is sent twice.")
@@ -149,6 +149,7 @@ def _settings(
         SettingsError: a value is not usable.
     """
     told = {name: switches.pop(f"webhook_{name}") for name in WEBHOOKS}
+    told["secret"] = _secret(told["secret"])
     told["delay_seconds"] = switches.pop("webhook_delay")
     switches["webhooks"] = Webhooks(**_given(told))
     durations = {name: switches.pop(name) for name in ("refuse_seconds", "hang_seconds", "drip_seconds")}
@@ -156,6 +157,15 @@ def _settings(
     if credentials:
         switches["credentials"] = {app_id: Credential(app_key) for app_id, app_key in credentials}
     return SandboxSettings(faults=Faults(_chances(faults), **_given(hardness)), **_given(switches))
+
+
+def _secret(told: str | None) -> str | None:
+    if told is None or not told.startswith("@"):
+        return told
+    try:
+        return Path(told[1:]).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the secret of webhooks cannot be read: {error}") from error
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

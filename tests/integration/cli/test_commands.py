@@ -32,7 +32,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert said(run("--version")) == "ringonce 0.1.0\n"
+    assert said(run("--version")) == "ringonce 0.2.0\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("account",)])

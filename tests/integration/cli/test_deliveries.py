@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -97,3 +99,16 @@ def test_what_cannot_be_expected_is_refused_in_a_line(
 
 def test_the_receiver_is_refused_without_a_folder_of_secrets(ringonce: Ringonce) -> None:
     assert "RINGONCE_WEBHOOK_SECRETS_DIR is not set" in refusal(ringonce("receiver"))
+
+
+def test_the_sandbox_reads_the_secret_of_its_webhooks_from_a_file(
+    ringonce: Ringonce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "default").write_text("0123456789abcdef\n")
+    served = []
+    sandbox = importlib.import_module("worker.cli.sandbox")
+    monkeypatch.setattr(sandbox, "serve", lambda host, port, settings, *_, **__: served.append(settings))
+    ringonce(
+        "sandbox", "--webhook-url", "http://127.0.0.1:1", "--webhook-secret", f"@{tmp_path / 'default'}"
+    )
+    assert [each.webhooks.secret for each in served] == ["0123456789abcdef"]

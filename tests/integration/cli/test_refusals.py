@@ -34,6 +34,7 @@ from tests.postgres import Connect, Database
         (["sandbox", "--latency", "1..x"], "neither seconds nor low..high"),
         (["sandbox", "--gate", "BEFORE_KEY"], "not one of 'before_key', 'after_key'"),
         (["sandbox", "--tls-key", __file__], "--tls-key needs --tls-cert"),
+        (["sandbox", "--webhook-secret", "@/nowhere"], "the secret of webhooks cannot be read"),
         (["sandbox", "--tls-cert", __file__], "the sandbox cannot serve 127.0.0.1"),
         (["worker", "--detach"], "stays in the foreground"),
     ],

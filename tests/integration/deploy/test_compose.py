@@ -59,6 +59,7 @@ def test_the_services_are_those_that_were_promised() -> None:
             "migrate",
             "worker",
             "dashboard",
+            "receiver",
             "metrics",
             "prometheus",
             "grafana",
@@ -84,7 +85,7 @@ def test_workers_start_when_the_outbox_is_there() -> None:
 
 def test_what_is_served_is_served_to_this_machine_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
@@ -140,11 +141,12 @@ def secrets(tmp_path: Path) -> Path:
 
 def test_its_head_makes_every_secret_and_lets_nobody_else_in(secrets: Path) -> None:
     made = {path.name for path in secrets.iterdir()}
-    assert set(compose()["secrets"]) | {"keys"} <= made
+    assert set(compose()["secrets"]) | {"keys", "webhooks"} <= made
     assert (secrets / "keys" / "default").read_text() == "sandbox\n"
+    assert len((secrets / "webhooks" / "default").read_text()) == 48
     assert secrets.stat().st_mode & 0o777 == 0o700
     words = {path.read_text() for path in secrets.glob("*_password")}
-    assert [len(word) for word in words] == [48] * 4
+    assert [len(word) for word in words] == [48] * 5
     assert (secrets / "worker_url").read_text().strip() == (
         f"postgresql://ringonce_worker:{(secrets / 'worker_password').read_text()}@postgres:5432/ringonce"
     )
@@ -169,7 +171,7 @@ def test_its_logins_may_do_what_workers_and_readers_do_and_no_more(secrets: Path
             kept = conn.execute(
                 "select rolname from pg_authid where rolcanlogin and rolpassword like 'SCRAM%'"
             ).fetchall()
-            assert {"ringonce_worker", "ringonce_reader"} <= {name for (name,) in kept}
+            assert {"ringonce_worker", "ringonce_reader", "ringonce_receiver"} <= {name for (name,) in kept}
         check_schema(make_conninfo(url, user="ringonce_worker"))
         with psycopg.connect(url, user="ringonce_reader", autocommit=True) as conn:
             assert conn.execute("select * from outbox.status").fetchall() == []

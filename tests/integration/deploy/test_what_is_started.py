@@ -55,7 +55,7 @@ each_program = pytest.mark.parametrize("program", programs(), ids=lambda program
 
 def test_the_search_finds_every_kind_of_program() -> None:
     started = {program.words[0] for program in programs()}
-    assert started == {"worker", "dashboard", "metrics", "migrate", "probe", "sandbox"}
+    assert started == {"worker", "dashboard", "receiver", "metrics", "migrate", "probe", "sandbox"}
     assert len(programs()) > 15
 
 

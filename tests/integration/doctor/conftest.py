@@ -53,7 +53,7 @@ def sound(
         )
         conn.execute(
             "insert into outbox.worker (node, pid, version, slots, lease_expires_at)"
-            " values ('here', 1, '0.1.0', 2, now() + interval '1 h')"
+            " values ('here', 1, '0.2.0', 2, now() + interval '1 h')"
         )
     yield database
     durable.drop(database)
