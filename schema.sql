@@ -2975,7 +2975,8 @@ comment on column outbox.silence.noticed_at is 'When it was noticed';
 create function outbox.receive(account text, digest bytea, headers jsonb, body bytea, reports jsonb) returns boolean
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    if not exists (select from outbox.account a where a.name = receive.account) then
+    perform from outbox.account a where a.name = receive.account for key share;  -- it may be about to move: deploy/sharding
+    if not found then
         raise exception 'there is no account %', quote_nullable(receive.account) using errcode = 'RO002';
     end if;
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then

@@ -51,6 +51,9 @@ select string_agg(p::text, ' ' order by place) as proof from (:tables) as p \gse
 select (select max(version) from outbox.schema_version) as version,
        coalesce(jsonb_agg(to_jsonb(e) - 'revision' order by e.name), '[]') as endpoints
   from outbox.endpoint e where e.name in (select o.endpoint from outbox.operation o where o.app_id = :'app_id') \gset
+select r.only_exported, coalesce(r.exported_until, '-infinity') as exported_until,
+       (select coalesce(jsonb_agg(h.lane), '[]') from outbox.legal_hold h where h.operation_id is null and h.account is null) as held_lanes
+  from outbox.retention r \gset
 
 -- The copy: a script, as pg_dump would write one, that is run there while it is written here. Cut short, it commits nothing.
 \o | psql -X -q -A -t -v ON_ERROR_STOP=1 "$TARGET"
@@ -72,10 +75,17 @@ begin
     elsif (select coalesce(jsonb_agg(to_jsonb(e) - 'revision' order by e.name), '[]') from outbox.endpoint e
             where e.name in (select s ->> 'name' from jsonb_array_elements(%4$L::jsonb) as s)) <> %4$L::jsonb then
         raise exception 'the other outbox has other endpoints';
+    elsif exists (select from jsonb_array_elements_text(%6$L::jsonb) as held (lane)
+                   where not exists (select from outbox.legal_hold h where h.operation_id is null and h.account is null and h.lane = held.lane)) then
+        raise exception 'a lane is under a legal hold here, and not in the other outbox' using hint = 'Hold it there: outbox.hold_all(null, lane, reason).';
+    elsif (select r.only_exported from outbox.retention r) <> %7$L::boolean then
+        raise exception 'one of the two outboxes forgets what was not exported' using hint = 'outbox.require_export(required, reason) in both.';
+    elsif %7$L::boolean and (select r.exported_until from outbox.retention r) > %8$L::timestamptz then
+        raise exception 'the other outbox takes all until later for exported' using hint = 'Export here first, until then or later.';
     end if;
 end $checks$;
 create temporary table arrived on commit drop as select %5$s from outbox.action limit 0;
-$script$, :'version', :'app_id', clock_timestamp(), :'endpoints', columns) from moving where name = 'action';
+$script$, :'version', :'app_id', clock_timestamp(), :'endpoints', columns, :'held_lanes', :'only_exported', :'exported_until') from moving where name = 'action';
 select format('select %L', format('copy %s (%s) from stdin;', case name when 'action' then 'arrived' else 'outbox.' || quote_ident(name) end, columns)),
        format('copy (select %s from outbox.%I where %s) to stdout', columns, name, mine),
        $$select '\.'$$
@@ -91,6 +101,7 @@ begin
         raise exception 'what arrived is not what was sent';
     end if;
 end $proof$;
+select outbox.retire_from_the_start();  -- what it remembers to be held may not be all that is as old
 commit;
 $script$, :'tables_there', :'proof');
 \o

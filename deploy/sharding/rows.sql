@@ -19,17 +19,27 @@ select place, name, mine,
                (2, 'account_meter', 'account in (select name from outbox.account where app_id = %1$L)'),
                (3, 'throttle', 'account in (select name from outbox.account where app_id = %1$L)'),
                (4, 'suspicion', 'account in (select name from outbox.account where app_id = %1$L)'),
-               (5, 'action', '(account in (select name from outbox.account where app_id = %1$L)'
+               (5, 'webhook_source', 'account in (select name from outbox.account where app_id = %1$L)'),
+               (6, 'webhook', 'account in (select name from outbox.account where app_id = %1$L)'),
+               (7, 'legal_hold', '(account in (select name from outbox.account where app_id = %1$L)'
+                                 ' or operation_id in (select id from outbox.operation where app_id = %1$L))'),
+               (8, 'action', '(account in (select name from outbox.account where app_id = %1$L)'
                              ' or operation_id in (select id from outbox.operation where app_id = %1$L))'),
-               (6, 'announcement', 'operation_id in (select id from outbox.operation where app_id = %1$L)'),
-               (7, 'attempt', 'operation_id in (select id from outbox.operation where app_id = %1$L)'),
-               (8, 'operation', 'app_id = %1$L')) as listed (place, name, pattern)
+               (9, 'announcement', 'operation_id in (select id from outbox.operation where app_id = %1$L)'),
+               (10, 'delivery', 'operation_id in (select id from outbox.operation where app_id = %1$L)'),
+               (11, 'silence', 'operation_id in (select id from outbox.operation where app_id = %1$L)'),
+               (12, 'attempt', 'operation_id in (select id from outbox.operation where app_id = %1$L)'),
+               (13, 'operation', 'app_id = %1$L')) as listed (place, name, pattern)
  cross join lateral format(pattern, current_setting('moving.app_id')) as mine;
 
--- Nobody writes it from here on. The lock on the accounts is the door: each enqueue takes a share of it (by its foreign key), so
--- this waits for the transactions that have enqueued, and whoever enqueues now waits for this. Upkeep passes locked rows by.
+-- Nobody writes it from here on. The lock on the accounts is the door: each enqueue takes a share of it (by its foreign key), and so does
+-- each webhook and each hold, so this waits for the transactions that have, and whoever comes now waits for this. Upkeep passes
+-- locked rows by; webhooks are matched, and missed, by one session at a time, which is this one for now.
 do $$
 begin
+    perform pg_advisory_xact_lock(hashtextextended('ringonce: webhooks', 0));
+    perform from outbox.webhook_source s join outbox.account a on a.name = s.account
+      where a.app_id = current_setting('moving.app_id') order by s.account, s.endpoint for update of s;
     perform from outbox.account a where a.app_id = current_setting('moving.app_id') order by a.name for update;
     if not found then
         raise exception 'no account has the APP ID %', current_setting('moving.app_id');
@@ -37,6 +47,8 @@ begin
     perform from outbox.operation o where o.app_id = current_setting('moving.app_id') order by o.id for update;
     perform from outbox.announcement n join outbox.operation o on o.id = n.operation_id
       where o.app_id = current_setting('moving.app_id') order by n.id for update of n;
+    perform from outbox.legal_hold h where h.account in (select a.name from outbox.account a where a.app_id = current_setting('moving.app_id'))
+         or h.operation_id in (select o.id from outbox.operation o where o.app_id = current_setting('moving.app_id')) order by h.id for update;
 end $$;
 
 do $$

@@ -105,12 +105,18 @@ def everything(conn: psycopg.Connection, app_id: str = APP_ID) -> dict[str, Rows
         "account": "select t::text from outbox.account t where app_id = %(app_id)s",
         "operation": "select t::text from outbox.operation t where app_id = %(app_id)s",
         "attempt": f"select t::text from outbox.attempt t where operation_id in {operations}",
+        **{
+            name: f"select t::text from outbox.{name} t where operation_id in {operations}"
+            for name in ("delivery", "silence")
+        },
+        "legal_hold": "select t::text from outbox.legal_hold t"
+        f" where account in {accounts} or operation_id in {operations}",
         "announcement": f"select t::text from outbox.announcement t where operation_id in {operations}",
         "action": "select (to_jsonb(t) - 'transaction')::text from outbox.action t"
         f" where name <> 'move' and (account in {accounts} or operation_id in {operations})",
         **{
             name: f"select t::text from outbox.{name} t where account in {accounts}"
-            for name in ("account_meter", "throttle", "suspicion")
+            for name in ("account_meter", "throttle", "suspicion", "webhook_source", "webhook")
         },
     }
     return {

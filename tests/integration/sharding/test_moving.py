@@ -30,6 +30,7 @@ from tests.integration.sql.plain_sql import (
     record,
     steer,
 )
+from tests.integration.sql.webhooks import correlate, report, succeeded, tell
 from tests.postgres import Database
 
 MOVE: Final = frozenset(
@@ -39,12 +40,17 @@ MOVE: Final = frozenset(
         "action",
         "announcement",
         "attempt",
+        "delivery",
+        "legal_hold",
         "operation",
+        "silence",
         "suspicion",
         "throttle",
+        "webhook",
+        "webhook_source",
     }
 )
-STAY: Final = frozenset({"endpoint", "finished_count", "history", "schema_version", "worker"})
+STAY: Final = frozenset({"endpoint", "finished_count", "history", "retention", "schema_version", "worker"})
 """What belongs to the outbox, not to an account."""
 
 
@@ -58,6 +64,9 @@ def test_everything_of_an_app_id_arrives_as_it_was_and_nothing_of_it_stays(
     steer(here, "reissue", operation_in(here, "failed"))
     here.execute("select outbox.block('default', 'sms.send', 60, '429')")
     here.execute("insert into outbox.suspicion (account, operation_id, status) values ('default', 1, 403)")
+    heard_of(here)
+    steer(here, "hold", doubted)
+    here.execute("select outbox.hold_all('second', null, 'a case')")
     neighbour = enqueue(here, account="neighbour")["id"]
     pause(here)
     before = everything(here)
@@ -73,6 +82,54 @@ def test_everything_of_an_app_id_arrives_as_it_was_and_nothing_of_it_stays(
     again = {each["id"]: each for each in claim(there, 100)}
     assert again[doubted]["payload"] == odd
     assert again[doubted]["doubt_since"] is not None, "its key's window goes on, it does not begin anew"
+
+
+def heard_of(conn: psycopg.Connection) -> None:
+    """A webhook spoke of one operation, one speaks of none that is known, and of one none came."""
+    conn.execute("select outbox.expect_webhooks('default', 'voice.call', '01:00:00', 'they report')")
+    succeeded(conn, "v-1")
+    tell(conn, report("ringing", ids={"voice_id": "v-1"}))
+    tell(conn, report("ringing", ids={"voice_id": "nobody's"}))
+    correlate(conn)
+    conn.execute("insert into outbox.silence (operation_id) select %s", [succeeded(conn, "v-2")])
+
+
+@pytest.mark.parametrize(
+    ("only_here", "complaint"),
+    [
+        ("select outbox.hold_all(null, 'spring', 'a case')", "a lane is under a legal hold here"),
+        ("select outbox.require_export(true, 'the archive first')", "forgets what was not exported"),
+    ],
+)
+def test_nothing_moves_to_where_it_would_go_too_soon(
+    outboxes: tuple[Database, Database],
+    here: psycopg.Connection,
+    there: psycopg.Connection,
+    only_here: str,
+    complaint: str,
+) -> None:
+    operation_in(here, "succeeded")
+    pause(here)
+    here.execute(only_here.encode())
+    before = everything(here)
+    assert complaint in moved(*outboxes)
+    assert everything(here) == before
+    there.execute(only_here.encode())
+    assert moved(*outboxes) == "moved"
+
+
+def test_what_was_exported_there_is_not_taken_for_exported_here(
+    outboxes: tuple[Database, Database], here: psycopg.Connection, there: psycopg.Connection
+) -> None:
+    operation_in(here, "succeeded")
+    pause(here)
+    for conn in (here, there):
+        conn.execute("select outbox.require_export(true, 'the archive first')")
+    export = "select outbox.note_export(null, clock_timestamp(), 'x', '{}')"
+    there.execute(export)
+    assert "Export here first" in moved(*outboxes)
+    here.execute(export)
+    assert moved(*outboxes) == "moved"
 
 
 def test_a_key_of_before_the_move_still_stands_for_its_operation(
