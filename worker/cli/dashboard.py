@@ -12,6 +12,7 @@ import click
 from worker import observe
 from worker.dashboard import Proxy, serve
 from worker.errors import SettingsError
+from worker.serving import Place
 from worker.settings import load_settings
 
 __all__ = ["dashboard"]
@@ -93,12 +94,9 @@ def dashboard(
     try:
         serve(
             settings.session_url.get_secret_value(),
-            host=host,
-            port=port,
+            Place(host, port, tls_cert, tls_key),
             proxy=Proxy(proxy_header, networks) if proxy_header else None,
             allowed_hosts=allowed_hosts,
-            certfile=tls_cert,
-            keyfile=tls_key,
             on_start=lambda address: _announce(address, host, is_open=tls_cert is None and not networks),
         )
     except OSError as error:

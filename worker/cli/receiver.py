@@ -10,6 +10,7 @@ import click
 from worker import observe
 from worker.errors import SettingsError
 from worker.receiver import serve
+from worker.serving import Place
 from worker.settings import load_settings
 
 __all__ = ["receiver"]
@@ -66,12 +67,9 @@ def receiver(
         serve(
             settings.database_url.get_secret_value(),
             settings.webhook_secrets_dir,
-            host=host,
-            port=port,
+            Place(host, port, tls_cert, tls_key),
             signature_header=signature_header,
             only_signed=only_signed,
-            certfile=tls_cert,
-            keyfile=tls_key,
             on_start=lambda address: click.echo(
                 f"webhooks are taken at {address}/ACCOUNT/SECRET. Ctrl-C ends it."
             ),

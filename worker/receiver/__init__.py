@@ -1,6 +1,6 @@
 """Takes the provider's webhooks: keeps each once, as it came, and has it lead to its operation.
 
-    server.py    a process of its own, on 127.0.0.1 unless told
+    server.py    /webhooks of a process of its own
     app.py       one request: who sends it, how much of it is read, what is answered
     senders.py   whether its sender knows the secret of the account
     reports.py   pure: what a webhook tells, in whatever form
