@@ -431,7 +431,8 @@ comment on column outbox.conflict.attempt_number is 'The attempt that tells othe
 comment on column outbox.conflict.provider_id is 'The provider''s id in its answer, or in the webhook';
 comment on column outbox.conflict.body_sha256 is 'SHA-256 of its answer''s body; null: a webhook tells';
 comment on column outbox.conflict.started_at is 'When the attempt started, or the webhook was matched';
-comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, retire, doubt_history, adopt_history, confirm_history, expect_webhooks';
+comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, retire, hold, release, export, require_export, doubt_history, adopt_history,
+confirm_history, expect_webhooks';
 
 create view outbox.undelivered as
     select o.id, o.account, o.endpoint, o.idempotency_key, o.lane, o.provider_id, o.finished_at, clock_timestamp() - o.finished_at as age, q.noticed_at
@@ -463,6 +464,6 @@ grant select (operation_id, provider_id, state, status, told_at, webhook_id, fir
     on outbox.delivery to outbox_reader;
 grant select on outbox.webhook, outbox.delivery, outbox.silence to outbox_admin;
 
-insert into outbox.schema_version (version) values (3);
+insert into outbox.schema_version (version, compatible_from) values (4, 1);
 
 commit;

@@ -13,6 +13,6 @@ comment on table outbox.schema_version is
 comment on column outbox.schema_version.compatible_from is
     'The oldest version whose workers work with this one as well; null: none but its own';
 
-insert into outbox.schema_version (version, compatible_from) values (4, 1);
+insert into outbox.schema_version (version, compatible_from) values (2, 1);
 
 commit;

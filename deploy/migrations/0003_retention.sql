@@ -392,6 +392,6 @@ grant select on outbox.held, outbox.legal_hold, outbox.retention to outbox_reade
 grant execute on function outbox.is_held to outbox_reader, outbox_admin;
 grant execute on function outbox.hold, outbox.release, outbox.hold_all, outbox.release_all, outbox.require_export, outbox.note_export to outbox_admin;
 
-insert into outbox.schema_version (version) values (2);
+insert into outbox.schema_version (version, compatible_from) values (3, 1);
 
 commit;
