@@ -50,6 +50,7 @@ from psycopg.rows import TupleRow
 
 from worker import loops
 from worker.complaint import complaint
+from worker.ear import hearing
 from worker.errors import StoreRefused, StoreUnavailable
 from worker.observe import Event, emit
 from worker.pacer import Pacer
@@ -344,7 +345,7 @@ class Bell:
             self._duty = rota.sign_on(conn, node=self._settings.node, slots=self._slots(), lease=office)
         if self._rope.is_shared and self._duty.elected != before:
             emit(Event.BELL_ELECTED if self._duty.elected else Event.BELL_DEPOSED, node=self._settings.node)
-        if self._settings.notify and (self._duty.elected != before or not self._signed_on):
+        if hearing.is_used(self._settings) and (self._duty.elected != before or not self._signed_on):
             conn.execute(b"LISTEN ringonce" if self._is_mine() else b"UNLISTEN ringonce")
             self._look_at = self._clock()  # for what was announced to somebody else
             self._looks.hurry()

@@ -3,6 +3,10 @@
 One connection that LISTENs, kept for as long as the process. What it hears carries nothing and decides
 nothing (law 8). A connection that broke is made anew, which counts as having heard something: nobody knows
 what was missed.
+
+Decisions:
+    2026-11-29: a worker finds out at its start whether it can hear, before it forks. Who is deaf must not
+    LISTEN: the pooler's sessions would, and whoever is lent one is sent what he never asked for.
 """
 
 from __future__ import annotations
@@ -16,14 +20,31 @@ from typing import Final, Self
 import psycopg
 from psycopg import AsyncConnection
 
+from worker.settings import Settings
 from worker.store.connection import conninfo
 from worker.store.sessions import limit_async
 
-__all__ = ["Ear"]
+__all__ = ["Ear", "Hearing", "hearing"]
 
 CHANNEL: Final = "ringonce"
 RETRY_SECONDS: Final = (0.1, 10.0)
 """First and longest wait before a connection that broke, or was never made, is made anew; jitter apart."""
+
+
+class Hearing:
+    """Whether a worker can hear what is announced, in this process and in all that it forks."""
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        """A pooler shares the sessions that it would listen in."""
+
+    def is_used(self, settings: Settings) -> bool:
+        """Whether somebody who works by *settings* is to listen."""
+        return settings.notify and not self.is_lost
+
+
+hearing = Hearing()
+"""The hearing of this worker."""
 
 
 class Ear:

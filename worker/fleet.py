@@ -41,6 +41,7 @@ from celery.worker.consumer import Consumer
 
 from worker import json_lines, loops, observe, wakeups
 from worker.doorbell import doorbell
+from worker.ear import hearing
 from worker.errors import RingonceError, SettingsError
 from worker.rope import QUEUE, BrokerAway, BrokerRefused, Rope, place, transport_options
 from worker.settings import Settings
@@ -214,13 +215,13 @@ def _start(settings: Settings, sender: WorkController, **_: object) -> None:
         _refuse_worker(sender)
         check_schema(settings.database_url.get_secret_value())
         _refuse_login(settings, sender.app)
-        deaf = _is_deaf(settings)
+        hearing.is_lost = _is_deaf(settings)
         _open_metrics(settings)
         traced = not settings.traces or _has_provider()
     except RingonceError as error:
         raise SystemExit(f"ringonce: {error}") from error
     observe.configure(settings)
-    if deaf:
+    if hearing.is_lost:
         observe.emit(
             observe.Event.DEAF, advice="set RINGONCE_DIRECT_URL, or RINGONCE_NOTIFY=false to only poll"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from worker.caller import Caller
 from worker.courier import Courier
 from worker.credentials import Credentials
-from worker.ear import Ear
+from worker.ear import Ear, hearing
 from worker.herald import Herald
 from worker.pacer import Pacer
 from worker.settings import Settings
@@ -89,7 +89,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
 
 
 def _ear(settings: Settings) -> Ear:
-    return Ear(settings.session_url.get_secret_value(), listens=settings.notify)
+    return Ear(settings.session_url.get_secret_value(), listens=hearing.is_used(settings))
 
 
 def _open_traces(settings: Settings) -> Traces | None:

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
-from tests.integration.drain.house import PATIENCE, disconnect_workers, until
+from tests.integration.drain.house import PATIENCE, disconnect_workers, drained, open_test_house, until
 from tests.integration.outbox.by_hand import Outbox
 from tests.postgres import Connect, Database
-from worker.ear import Ear
+from worker.ear import Ear, hearing
 
 
 class Heard:
@@ -116,6 +116,16 @@ async def test_an_ear_that_does_not_listen_makes_no_connection(outbox: Outbox, d
             outbox.enqueue()
             await asyncio.sleep(0)
         assert (heard.count, ears(outbox)) == (0, 0)
+
+
+async def test_the_house_of_a_worker_that_cannot_hear_does_not_listen(
+    outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "is_lost", True)
+    async with open_test_house(database) as house:
+        outbox.enqueue()
+        assert (await drained(house)).claimed == 1
+        assert ears(outbox) == 0
 
 
 async def test_an_ear_without_a_postgres_waits_for_one_and_ends_when_told() -> None:

@@ -10,8 +10,8 @@ import pytest
 from psycopg import sql
 
 from tests.clocks import HandSetClock
+from tests.integration.dashboard.visiting import asked
 from tests.integration.metrics.scraping import values_of
-from tests.integration.postgres.test_pooler import asked
 from tests.postgres import Database
 from worker.dashboard.logins import Logins, Proxy
 from worker.errors import StoreUnavailable

@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
-import asyncpg
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
-from starlette.requests import Request
 
-from tests.acceptance.delivering import all_succeed, executed_once_each, node
-from tests.acceptance.workers import environment_of
 from tests.integration.cli.running import printed, refusal, run, said
+from tests.integration.dashboard.visiting import asked
+from tests.integration.drain.house import PATIENCE, drained, open_test_house
+from tests.integration.postgres.lending import UNTOUCHED, left_behind
 from tests.pooler import FAITHFUL, pooled
 from tests.postgres import Connect, Database, Server
-from tests.waiting import until
-from worker import NewOperation, aenqueue, enqueue, enqueue_many, wait
+from tests.round_trips import counting
+from worker import enqueue
 from worker.dashboard.logins import Logins, Proxy
 from worker.doctor import Level, examine
-from worker.errors import SettingsError, StoreUnavailable
+from worker.errors import StoreUnavailable
 from worker.sandbox import Sandbox
 from worker.settings import load_settings
 from worker.store.migrate import migrate
 from worker.store.sessions import check_direct
-
-LEFT = """
-    select pg_backend_pid(), current_setting('statement_timeout'), current_setting('lock_timeout'),
-           current_setting('idle_session_timeout'), current_setting('role'),
-           current_setting('outbox.acted_for', true),
-           (select count(*) from pg_listening_channels()), (select count(*) from pg_prepared_statements),
-           (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())
-"""
-CLEAN = ("0", "0", "0", "none")
-QUICK = {"LEASE_SLACK_SECONDS": 0.5, "POLL_SECONDS": 0.5, "CONCURRENCY": 20}
-
-
-def left_behind(pooler: Database) -> set[tuple[object, ...]]:
-    """What is found in the sessions that the pooler lends; each is met, for they are lent in turn."""
-    with psycopg.connect(pooler.url, autocommit=True, prepare_threshold=None) as conn:
-        found: dict[int, tuple[object, ...]] = {}
-
-        def has_met_some() -> bool:
-            found.update({row[0]: row for row in conn.execute(LEFT).fetchall()})
-            return len(found) > 1
-
-        until(has_met_some)
-        for _ in range(8):
-            has_met_some()
-    return {(*each[1:5], each[5] or "", *each[6:]) for each in found.values()}
-
-
-UNTOUCHED = {(*CLEAN, "", 0, 0, 0)}
 
 
 @pytest.fixture
@@ -65,88 +34,6 @@ def settings(pooler: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RINGONCE_DATABASE_URL", pooler.url)
     return monkeypatch
-
-
-async def produce(pooler: Database) -> int:
-    """Enqueue by the ways that apps have; how many."""
-    body = {"to": ["+4930123"]}
-    with psycopg.connect(pooler.url, prepare_threshold=None) as conn:
-        for _ in range(20):
-            with conn.transaction():
-                enqueue(conn, "sms.send", body)
-        with conn.transaction():
-            enqueue_many(conn, [NewOperation("sms.send", body) for _ in range(60)])
-    where = conninfo_to_dict(pooler.url)
-    apg = await asyncpg.connect(
-        host=where["host"], port=int(str(where["port"])), user="postgres", database=pooler.name,
-        statement_cache_size=0,
-    )  # fmt: skip
-    try:
-        for _ in range(20):
-            async with apg.transaction():
-                await aenqueue(apg, "sms.send", body)
-    finally:
-        await apg.close()
-    return 100
-
-
-async def test_workers_and_producers_work_behind_a_pooler_and_bells_hear_past_it(
-    database: Database, conn: psycopg.Connection, pooler: Database, api: Sandbox, tmp_path: Path
-) -> None:
-    """A poll is a minute off: only what is heard can have it sent at once."""
-    settings = {**QUICK, "POLL_SECONDS": 60, "DIRECT_URL": database.url}
-    with node(pooler.url, "-c", "2", folder=tmp_path, **settings) as running:
-        until(lambda: "worker_started" in running.log, told=lambda: running.log)
-        count = await produce(pooler)
-        all_succeed(conn, count, within=40)
-        with psycopg.connect(database.url, autocommit=True) as direct:
-            call = enqueue(direct, "sms.send", {"to": ["+4930123"]})
-            assert wait(direct, call.id, timeout=15).state == "succeeded"
-        executed_once_each(api, conn)
-        assert left_behind(pooler) == UNTOUCHED
-        assert "deaf" not in running.log
-
-
-async def test_workers_only_poll_behind_a_pooler_if_they_are_told_to(
-    conn: psycopg.Connection, pooler: Database, api: Sandbox, tmp_path: Path
-) -> None:
-    with node(pooler.url, "-c", "2", folder=tmp_path, NOTIFY="false", **QUICK) as running:
-        count = await produce(pooler)
-        all_succeed(conn, count, within=40)
-        executed_once_each(api, conn)
-        assert left_behind(pooler) == UNTOUCHED
-        assert "deaf" not in running.log
-
-
-def test_a_worker_that_cannot_hear_says_so_and_polls(
-    conn: psycopg.Connection, pooler: Database, api: Sandbox, tmp_path: Path
-) -> None:
-    with node(pooler.url, "-c", "1", folder=tmp_path, **QUICK) as running:
-        enqueue(conn, "sms.send", {"to": ["+4930123"]})
-        all_succeed(conn, 1, within=30)
-        until(lambda: "deaf" in running.log, told=lambda: running.log)
-    assert "RINGONCE_DIRECT_URL" in running.log
-    executed_once_each(api, conn)
-
-
-def test_a_direct_url_that_leads_elsewhere_stops_the_worker(
-    database: Database, server: Server, pooler: Database, tmp_path: Path
-) -> None:
-    other = server.create(template=database)
-    try:
-        with pytest.raises(SettingsError, match="another database"):
-            check_direct(pooler.url, other.url, listens=True)
-        ran = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "worker", "worker", "-c", "1"],
-            env=environment_of(pooler.url, RINGONCE_DIRECT_URL=other.url),
-            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    finally:
-        server.drop(other)
-    assert ran.returncode != 0
-    assert ran.stderr.splitlines()[-1] == (
-        "ringonce: RINGONCE_DIRECT_URL leads to another database than RINGONCE_DATABASE_URL"
-    )
 
 
 def test_a_pooler_that_shares_no_sessions_is_no_hindrance(database: Database) -> None:
@@ -178,12 +65,6 @@ def test_a_migration_is_refused_behind_a_pooler_and_done_past_it(
         assert left_behind(there) == UNTOUCHED
         monkeypatch.setenv("RINGONCE_DIRECT_URL", empty.url)
         assert "applied to database" in said(run("migrate"))
-
-
-def asked(name: str) -> Request:
-    """A request that a trusted proxy vouches for."""
-    headers = [(b"x-user", name.encode())]
-    return Request({"type": "http", "headers": headers, "client": ("127.0.0.1", 1)})
 
 
 def test_the_admin_page_puts_its_roles_on_in_no_shared_session(database: Database, pooler: Database) -> None:
@@ -247,6 +128,29 @@ def test_the_doctor_tells_of_limits_that_workers_leave_alone_behind_a_pooler(
         "statement_timeout is 2 s behind the pooler, where workers leave it alone",
     )
     assert found.advice == "alter role postgres set statement_timeout = '15s', or 0"
+
+
+async def test_each_use_of_a_connection_takes_one_round_trip_more_behind_a_pooler(
+    conn: psycopg.Connection, pooler: Database, api: Sandbox
+) -> None:
+    """A claim, a record and a look, each with the question whether the database has gone back in time."""
+    with counting(pooler.tcp_url) as trips:
+        async with open_test_house(replace(pooler, url=trips.url), notify=False) as house:
+            await house.pool.resize(house.pool.max_size, house.pool.max_size)
+            await house.pool.wait(PATIENCE)
+            taken = []
+            for _ in range(2):  # what is remembered of the account and the endpoint is asked for once
+                enqueue(conn, "sms.send", {"to": ["+4930123"]})
+                before = trips.taken
+                assert (await drained(house)).claimed == 1
+                taken.append(trips.taken - before)
+    assert taken[-1] == 2 * 3
+    assert len(api.ledger) == 2
+
+
+def test_a_worker_that_cannot_hear_is_deaf_unless_it_only_polls(pooler: Database) -> None:
+    assert check_direct(pooler.url, None, listens=True)
+    assert not check_direct(pooler.url, None, listens=False)
 
 
 def test_a_worker_that_can_hear_is_found_to(database: Database, connect: Connect) -> None:
