@@ -95,7 +95,7 @@ def check_schema(url: str) -> None:
         with psycopg.connect(info, autocommit=True, prepare_threshold=None) as conn:
             found = _schema_version(conn)
             _refuse_isolation(conn)
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, psycopg.InternalError) as error:  # the latter: transaction_timeout
         raise StoreUnavailable(f"Postgres cannot be reached: {complaint(error)}") from None
     if found is None:
         raise SchemaMismatch("the database has no outbox: run `ringonce migrate`, or `psql -f schema.sql`")

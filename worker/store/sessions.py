@@ -15,7 +15,8 @@ Decisions:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -29,7 +30,7 @@ from worker.store.statements import rows, statement
 __all__ = ["check_direct", "has_own_session", "is_shared", "limit", "limit_async", "refuse_shared"]
 
 PATIENT: Final = "0"
-"""``statement_timeout`` of what may rightly take minutes: a bell that adopts a history, a migration."""
+"""``statement_timeout`` of what may rightly take minutes: a bell that adopts a history."""
 BRISK: Final = "15s"
 """The same for claims and records, which their worker gives up after 10 s: for one that cannot say so."""
 TURNS: Final = 8
@@ -42,6 +43,9 @@ _LIMITS: Final = {
 }
 _SINCE: Final = {"transaction_timeout": 170_000}
 """The version of Postgres that brought a setting."""
+_USUAL: Final = "Postgres"
+_DIRECT: Final = "what RINGONCE_DIRECT_URL leads to"
+"""What the two ways are called."""
 
 _Any = Connection[TupleRow] | AsyncConnection[TupleRow]
 
@@ -109,24 +113,26 @@ def check_direct(info: str, direct: str | None, *, listens: bool) -> bool:
 
     Raises:
         SettingsError: *direct* leads to another database than *info*.
-        StoreUnavailable: Postgres cannot be reached.
+        StoreUnavailable: one of them cannot be reached, or does not let this user ask where it is.
     """
+    way, called = (info, _USUAL) if direct is None else (direct, _DIRECT)
+    if direct is not None and _place(direct, _DIRECT) != _place(info, _USUAL):
+        raise SettingsError("RINGONCE_DIRECT_URL leads to another database than RINGONCE_DATABASE_URL")
+    with _asking(way, called) as conn:
+        return listens and is_shared(conn, way)
+
+
+def _place(info: str, called: str) -> dict[str, Any]:
+    with _asking(info, called) as conn:
+        [place] = rows(conn, "place")
+        return place
+
+
+@contextmanager
+def _asking(info: str, called: str) -> Iterator[Connection[TupleRow]]:
+    """A connection to where *info* leads. Whatever goes wrong there is told of what is *called* so."""
     try:
-        with psycopg.connect(direct or info, autocommit=True, prepare_threshold=None) as conn:
-            if direct is not None:
-                _refuse_other(conn, info)
-            return listens and is_shared(conn, direct or info)
-    except psycopg.OperationalError as error:
-        way = "Postgres" if direct is None else "what RINGONCE_DIRECT_URL leads to"
-        raise StoreUnavailable(f"{way} cannot be reached: {complaint(error)}") from None
-
-
-def _refuse_other(conn: Connection[TupleRow], info: str) -> None:
-    with psycopg.connect(info, autocommit=True, prepare_threshold=None) as usual:
-        if _place(conn) != _place(usual):
-            raise SettingsError("RINGONCE_DIRECT_URL leads to another database than RINGONCE_DATABASE_URL")
-
-
-def _place(conn: Connection[TupleRow]) -> dict[str, Any]:
-    [place] = rows(conn, "place")
-    return place
+        with psycopg.connect(info, autocommit=True, prepare_threshold=None) as conn:
+            yield conn
+    except psycopg.Error as error:  # a right that was revoked, a limit: no OperationalError
+        raise StoreUnavailable(f"{called} cannot be reached or asked: {complaint(error)}") from None
