@@ -141,7 +141,7 @@ def test_what_is_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_a_file_is_a_way_to_every_secret_and_to_nothing_else() -> None:
-    assert set(FILE_NAMES.values()) == {"database_url", "broker_url", "on_done_broker_url"}
+    assert set(FILE_NAMES.values()) == {"database_url", "direct_url", "broker_url", "on_done_broker_url"}
 
 
 @pytest.mark.parametrize(
