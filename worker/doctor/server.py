@@ -21,6 +21,8 @@ IDLE: Final = timedelta(minutes=1)
 OFF: Final = timedelta(seconds=1)
 """Clocks that NTP keeps agree to some milliseconds."""
 _LAX: Final = "synchronous_commit is off{}: claims and records wait for the disk, but an enqueue may be lost"
+OF_A_ROLE: Final = frozenset({"global", "database", "user", "database user"})
+"""Where Postgres says that a setting comes from, if ``alter role`` or ``alter database`` made it."""
 MANY_DEAD: Final = 50_000
 """Dead rows below this slow nobody down, whatever their share."""
 
@@ -35,20 +37,24 @@ def durability(patient: Patient) -> Findings:
             f"off: {' and '.join(on_disk)}; a crash may lose claims (law 1)",
             "switch it on in postgresql.conf",
         )
-    elif lax := [*_lax(patient, found["synchronous_commit"])]:
+    elif lax := [*_lax(patient, found)]:
         yield from lax
     else:
         yield fine("durability", f"fsync is on, synchronous_commit {found['synchronous_commit']}")
 
 
-def _lax(patient: Patient, synchronous_commit: str) -> Findings:
-    """Who does not wait for the disk: this user, or whoever a role or a database is set up for."""
+def _lax(patient: Patient, server: dict[str, Any]) -> Findings:
+    """Who does not wait for the disk: whoever a role or a database is set up for, or everybody else.
+
+    What this user's own role says hides what the server says, until it is reset.
+    """
     whom = rows(patient.conn, "doctor_lax")
     for each in whom:
         parts = [f"{kind} {one_line(each[kind])}" for kind in ("role", "database") if each[kind] is not None]
         alter = f"alter {' in '.join(parts) or 'role all'} reset synchronous_commit"
         yield problem("durability", _LAX.format(f" for {' in '.join(parts) or 'every role'}"), alter)
-    if synchronous_commit == "off" and not whom:
+    told = whom and server["synchronous_commit_from"] in OF_A_ROLE
+    if server["synchronous_commit"] == "off" and not told:
         yield problem("durability", _LAX.format(""), "set it to on in postgresql.conf, and reload")
 
 

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Final
-
-import psycopg
 
 from worker.complaint import complaint
 from worker.doctor.finding import Finding, Findings, fine, problem, warning
 from worker.doctor.patient import Patient
 from worker.errors import SettingsError, StoreUnavailable
-from worker.store.connection import conninfo
+from worker.store.connection import SECONDS, conninfo
 from worker.store.sessions import check_direct, has_own_session, is_shared
 from worker.store.statements import rows
 
 __all__ = ["encryption", "limits", "sessions"]
 
-SECONDS: Final = 10.0
-"""What a worker waits for a statement; a limit above that does not concern it."""
-
 
 def encryption(patient: Patient) -> Findings:
     """Whether what is said to Postgres, payloads and phone numbers, can be read on its way."""
     info = patient.conn.info
-    if patient.conn.pgconn.ssl_in_use:
+    if patient.conn.pgconn.ssl_in_use or rows(patient.conn, "doctor_gssapi", pid=info.backend_pid):
         yield fine("encryption", "the way to Postgres is encrypted")
     elif info.host.startswith("/") or _is_loopback(info.hostaddr):
         yield fine("encryption", "Postgres, or a proxy to it, is on this machine")
@@ -51,7 +45,10 @@ def sessions(patient: Patient) -> Findings:
 
 
 def limits(patient: Patient) -> Findings:
-    """Whether what workers ask behind a pooler, where they set no limits of their own, may take its time."""
+    """Whether what workers ask behind a pooler, where they set no limits of their own, may take its time.
+
+    They wait for ``SECONDS`` themselves: a limit above that does not concern them.
+    """
     if has_own_session(patient.conn):
         yield fine("limits", "workers set their own")
         return
@@ -68,7 +65,7 @@ def _direct(patient: Patient, url: str) -> Finding:
     advice = "see what RINGONCE_DIRECT_URL says: Postgres itself, and this database"
     try:
         deaf = check_direct(_info(patient), conninfo(url, "ringonce doctor"), listens=True)
-    except (SettingsError, StoreUnavailable, psycopg.Error) as error:
+    except (SettingsError, StoreUnavailable) as error:
         return problem("sessions", complaint(error), advice)
     if deaf:
         return problem("sessions", "RINGONCE_DIRECT_URL leads to a pooler that shares them, too", advice)

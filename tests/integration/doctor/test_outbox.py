@@ -112,10 +112,10 @@ def test_who_has_no_role_is_told_which_to_ask_for(sound: Database, owner: psycop
         with psycopg.connect(sound.url, user=role, autocommit=True) as conn:
             found = only(list(outbox.roles(Patient(conn, load_settings()))), Level.PROBLEM)
         assert found.advice == f"grant outbox_reader to {role}, or what it is to do"
-        owner.execute(f"grant outbox_worker, outbox_reader to {role}".encode())
+        owner.execute(f"grant outbox_worker, outbox_receiver to {role}".encode())
         with psycopg.connect(sound.url, user=role, autocommit=True) as conn:
             [found] = outbox.roles(Patient(conn, load_settings()))
-        assert (found.level, found.found) == (Level.OK, f"{role} has outbox_worker, outbox_reader")
+        assert (found.level, found.found) == (Level.OK, f"{role} has outbox_worker, outbox_receiver")
     finally:
         owner.execute(f"drop role {role}".encode())
 

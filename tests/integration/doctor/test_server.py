@@ -80,6 +80,23 @@ def test_whose_commits_wait_for_no_disk_is_found_and_mended_as_is_said(
         owner.execute(f"drop role {role}".encode())
 
 
+def test_a_server_that_is_lax_is_told_beside_a_role_that_is(
+    owner: psycopg.Connection, sound: Database
+) -> None:
+    role = f"shop_{sound.name}"
+    owner.execute(f"create role {role} in role outbox_producer".encode())
+    owner.execute(f"alter role {role} set synchronous_commit = off".encode())
+    try:
+        with psycopg.connect(f"{sound.url}&options=-c%20synchronous_commit%3Doff", autocommit=True) as conn:
+            found = [*server.durability(Patient(conn, load_settings()))]
+        assert [each.found.partition(":")[0] for each in found] == [
+            f"synchronous_commit is off for role {role}",
+            "synchronous_commit is off",
+        ]
+    finally:
+        owner.execute(f"drop role {role}".encode())
+
+
 def test_whoever_cannot_enter_the_outbox_may_commit_as_he_likes(
     look: Look, owner: psycopg.Connection, sound: Database
 ) -> None:
