@@ -21,7 +21,7 @@ from worker.complaint import complaint
 from worker.errors import RingonceError, SchemaMismatch, StoreUnavailable
 from worker.settings import load_settings
 from worker.store.connection import conninfo
-from worker.store.sessions import PATIENT, limit, refuse_shared
+from worker.store.sessions import refuse_shared
 
 __all__ = ["connected"]
 
@@ -35,7 +35,7 @@ def connected(*, needs: str, alone: str | None = None) -> Iterator[Connection[Tu
     """A connection in autocommit, for as long as the block; what Postgres refuses becomes one clear line.
 
     *needs* says what a user must be given for what the block does, such as "the role outbox_reader"; *alone*,
-    what does not go without a session of its own, such as "a migration", and may take its time.
+    what does not go without a session of its own, such as "a migration".
 
     Raises:
         SettingsError: the settings name no database; or they lead to shared sessions.
@@ -48,7 +48,7 @@ def connected(*, needs: str, alone: str | None = None) -> Iterator[Connection[Tu
     info = conninfo(url.get_secret_value(), "ringonce")
     try:
         with psycopg.connect(info, autocommit=True, prepare_threshold=None) as conn:
-            if alone is not None and not limit(conn, PATIENT):
+            if alone is not None:
                 refuse_shared(conn, info, what=alone)
             yield conn
     except _OTHER_SCHEMA as error:

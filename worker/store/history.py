@@ -4,7 +4,8 @@ A replica that is promoted and a backup that is recovered begin another timeline
 (``outbox.why_shut``). A copy of the data folder that is put back in place looks like what it was copied
 from; only who saw the database later can tell. So each process remembers how far the write-ahead log was
 known to be on disk, and every new connection is asked before it is used, because no server goes back
-without hanging up. If it did go back, ``outbox.note_history`` shuts claims for the whole fleet.
+without hanging up; behind a pooler, which does not hang up, each use is (``connection``). If it did go
+back, ``outbox.note_history`` shuts claims for the whole fleet.
 
 Decisions:
     2026-11-24: what is on disk (the flush LSN), not what was inserted: a crash loses the rest, and a false
@@ -46,7 +47,7 @@ class Memory:
         return self._learn(conn.execute(statement("note_history"), self._values(hold)).fetchone())
 
     async def check(self, conn: AsyncConnection[TupleRow]) -> None:
-        """Compare with what a new connection leads to, before it is used.
+        """Compare with what *conn* leads to, before it is used: once if it is new, each time behind a pooler.
 
         Raises:
             psycopg.Error: Postgres is away.

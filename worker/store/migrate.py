@@ -60,7 +60,8 @@ _UNTROUBLED: Final = """
     select set_config(name, '0', false) from pg_settings
      where name in ('statement_timeout', 'transaction_timeout', 'idle_session_timeout')
 """
-"""What a role, a database or a managed service may have set against sessions that take long, as this does."""
+"""What a role, a database or a managed service may have set against sessions that take long, as this does.
+``sessions.limit`` would set none of it behind a pooler, not even behind one that lends a session for good."""
 
 
 class Installed(NamedTuple):
