@@ -542,7 +542,8 @@ create table outbox.retention (
     only_exported   boolean not null default false,
     exported_until  timestamptz check (outbox.is_plausible(exported_until)),
     scrub_from      timestamptz,
-    purge_from      timestamptz
+    purge_from      timestamptz,
+    webhook_from    bigint
 );
 comment on table outbox.retention is 'What retention waits for, and where it goes on; one row. How long anything is kept is a setting of the workers';
 comment on column outbox.retention.only_row is 'There is one row';
@@ -550,6 +551,7 @@ comment on column outbox.retention.only_exported is 'Nothing is scrubbed or dele
 comment on column outbox.retention.exported_until is 'Whatever became final before this has been exported (outbox.note_export); null: nothing';
 comment on column outbox.retention.scrub_from is 'All that has its payload and became final before this is under a legal hold: scrub() does not walk over it again; null: not known';
 comment on column outbox.retention.purge_from is 'The same of what was scrubbed, and of purge()';
+comment on column outbox.retention.webhook_from is 'All webhooks of lower numbers tell of what is under a legal hold: forget_webhooks() does not walk over them again; null: not known';
 insert into outbox.retention default values;
 
 create function outbox.is_held(operation_id bigint, account text, lane text) returns boolean
@@ -821,11 +823,22 @@ comment on function outbox.operation_is_not_lost is 'Trigger: no key is forgotte
 create trigger operation_is_not_lost before delete on outbox.operation for each row execute function outbox.operation_is_not_lost();
 create trigger operation_is_not_lost_whole before truncate on outbox.operation for each statement execute function outbox.operation_is_not_lost();
 
-create function outbox.operation_is_kept() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+create function outbox.see_holds() returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
     -- Whoever places a hold just now waits until this is over; what was held before is seen from here on.
     perform pg_advisory_xact_lock_shared(74646623, 2);
+    -- But not under an older snapshot. The size of the table tells of holds that it does not show, and stands in nobody's way where there never was one.
+    if current_setting('transaction_isolation') <> 'read committed' and pg_relation_size('outbox.legal_hold') > 0 then
+        raise exception 'what is lost by this may be under a legal hold, which an older snapshot does not show: use READ COMMITTED' using errcode = '25001';
+    end if;
+end $$;
+comment on function outbox.see_holds is 'Has the next statement see every legal hold, and none be placed until the transaction ends; raises where a snapshot may be older than a hold';
+
+create function outbox.operation_is_kept() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.see_holds();
     if outbox.is_held(old.id, old.account, old.lane) then
         raise exception 'operation % is under a legal hold: what is on record stays', old.id using errcode = 'RO013',
             hint = 'outbox.held tells why. outbox.release(id, reason), or release_all(account, lane, reason), lifts it; outbox.reissue() keeps the record.';
@@ -848,7 +861,7 @@ create trigger operation_keeps_what_it_says before update of payload, response_h
 create function outbox.attempt_is_kept() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    perform pg_advisory_xact_lock_shared(74646623, 2);
+    perform outbox.see_holds();
     if (select outbox.is_held(o.id, o.account, o.lane) from outbox.operation o where o.id = old.operation_id) then
         raise exception 'attempt % of operation % is under a legal hold: what is on record stays', old.number, old.operation_id using errcode = 'RO013';
     end if;
@@ -2302,15 +2315,11 @@ create function outbox.fold_counts() returns integer
 $$;
 comment on function outbox.fold_counts is 'Folds the deltas of outbox.finished_count into one row each. Returns how many it saved';
 
-create function outbox.old_enough(scrubbed boolean, keep interval, max_count integer, patience interval) returns bigint[]
-    language plpgsql volatile set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+create function outbox.retires_after(keep interval) returns interval
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     -- Law 10: days and months as exact seconds. Taken from a date, '1 mon -28 days' may be nothing at all, and compares as two days.
     lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
-    rule outbox.retention;
-    until timestamptz;
-    ids bigint[];
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'retention looks for holds under a fresh snapshot: use READ COMMITTED' using errcode = '25001';
@@ -2318,8 +2327,25 @@ begin
     if (lasts > (select max(key_ttl) from outbox.endpoint)) is not true then
         raise exception 'retention of % is not longer than the longest key_ttl', keep using errcode = 'RO009';
     end if;
-    if not pg_try_advisory_xact_lock_shared(74646623, 2) then
-        return null;  -- somebody places a hold: this pass is left out
+    if outbox.why_shut() is not null or not pg_try_advisory_xact_lock_shared(74646623, 2) then
+        return null;  -- a hold may have been lost with other commits, or is being placed: this pass is left out
+    end if;
+    return lasts;
+end $$;
+comment on function outbox.retires_after is
+    'Keeps holds from being placed until the transaction ends, and returns keep in exact seconds. Null: nothing may be scrubbed or deleted now. Raises unless keep is longer than any key lives';
+
+create function outbox.old_enough(scrubbed boolean, keep interval, max_count integer, patience interval) returns bigint[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+    lasts constant interval := outbox.retires_after(keep);
+    rule outbox.retention;
+    until timestamptz;
+    ids bigint[];
+begin
+    if lasts is null then
+        return null;
     end if;
     select r.* into rule from outbox.retention r;
     until := least(clock_timestamp() - lasts, case when rule.only_exported then coalesce(rule.exported_until, '-infinity') end);
@@ -2425,10 +2451,12 @@ declare
 begin
     delete from outbox.operation o where o.id = any (ids);
     get diagnostics purged = row_count;
-    delete from outbox.announcement a
-     where a.id = any (array(
-           select n.id from outbox.announcement n where n.next_attempt_at < until
-            order by n.next_attempt_at limit max_count for update skip locked));
+    if outbox.why_shut() is null then
+        delete from outbox.announcement a
+         where a.id = any (array(
+               select n.id from outbox.announcement n where n.next_attempt_at < until
+                order by n.next_attempt_at limit max_count for update skip locked));
+    end if;
     return purged;
 end $$;
 comment on function outbox.purge is
@@ -2723,20 +2751,24 @@ end $$;
 comment on function outbox.resume is 'Lifts the pause of an account, and whatever blocks workers have set on it';
 
 create function outbox.retire(
-    scrub_after interval, purge_after interval, max_count integer, reason text, out scrubbed_count integer, out purged_count integer)
+    scrub_after interval, purge_after interval, max_count integer, reason text,
+    out scrubbed_count integer, out purged_count integer, out forgotten_count integer)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform outbox.need_reason(retire.reason);
-    scrubbed_count := outbox.scrub(retire.scrub_after, retire.max_count, interval '1 hour');
-    purged_count := outbox.purge(retire.purge_after, retire.max_count, interval '1 hour');
-    if scrubbed_count + purged_count > 0 then
+    perform outbox.refuse_when_shut();
+    perform pg_advisory_xact_lock_shared(74646623, 2);  -- a person waits for a hold that is being placed; upkeep would leave this pass out
+    scrubbed_count := outbox.scrub(retire.scrub_after, retire.max_count, interval '10 seconds');
+    purged_count := outbox.purge(retire.purge_after, retire.max_count, interval '10 seconds');
+    forgotten_count := outbox.forget_webhooks(retire.scrub_after, retire.max_count);
+    if scrubbed_count + purged_count + forgotten_count > 0 then
         insert into outbox.action (name, reason, detail)
-        values ('retire', retire.reason, jsonb_build_object('scrubbed', scrubbed_count, 'purged', purged_count));
+        values ('retire', retire.reason, jsonb_build_object('scrubbed', scrubbed_count, 'purged', purged_count, 'webhooks', forgotten_count));
     end if;
 end $$;
 comment on function outbox.retire is
-    'Does now what upkeep does in time: scrubs what has been final for longer than scrub_after, deletes what has been for longer than purge_after; up to
-max_count of each. Returns how many';
+    'Does now what upkeep does in time: scrubs what has been final for longer than scrub_after, deletes what has been for longer than purge_after, and
+webhooks that came longer than scrub_after ago; up to max_count of each. Returns how many';
 
 create function outbox.keep_retention_out() returns void
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -2839,7 +2871,8 @@ comment on function outbox.need_scope is 'Raises when there is no such account, 
 
 create function outbox.retire_from_the_start() returns void
     language sql volatile set search_path = pg_catalog, pg_temp as $$
-    update outbox.retention r set scrub_from = null, purge_from = null where r.scrub_from is not null or r.purge_from is not null
+    update outbox.retention r set scrub_from = null, purge_from = null, webhook_from = null
+     where r.scrub_from is not null or r.purge_from is not null or r.webhook_from is not null
 $$;
 comment on function outbox.retire_from_the_start is 'Has retention walk over all again: something is held no longer';
 
@@ -2933,7 +2966,7 @@ create table outbox.delivery (
 comment on table outbox.delivery is 'How far each recipient of an operation was reached, as the latest webhook (by the provider''s time) tells';
 comment on column outbox.delivery.operation_id is 'The operation';
 comment on column outbox.delivery.provider_id is 'The provider''s id in the webhook, by the id_field of the endpoint; empty: it had none';
-comment on column outbox.delivery.recipient is 'Whom it is about, as the webhook says; empty: it does not. Numbered once the operation is scrubbed';
+comment on column outbox.delivery.recipient is 'Whom it is about, as the webhook says; empty: it does not, or it came after the operation was scrubbed. Numbered once that is';
 comment on column outbox.delivery.state is 'How far it came';
 comment on column outbox.delivery.status is 'The provider''s own word for it';
 comment on column outbox.delivery.told_at is 'When that was, by the provider''s clock; null: it named no time';
@@ -3018,7 +3051,7 @@ comment on function outbox.named_by is
 create function outbox.keep_delivery(operation_id bigint, webhook_id bigint, report jsonb) returns void
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     insert into outbox.delivery as d (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence)
-    select o.id, id.value, coalesce(report ->> 'recipient', ''), (report ->> 'state')::outbox.delivery_state, report ->> 'status',
+    select o.id, id.value, case when o.payload is null then '' else coalesce(report ->> 'recipient', '') end, (report ->> 'state')::outbox.delivery_state, report ->> 'status',
            (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
            -- An API without ids: its own word that something happened. "failed" and "queued" may be said of what was never begun.
            case when e.id_field is null then report ->> 'state' not in ('unknown', 'queued', 'failed') else id.value <> '' end
@@ -3231,23 +3264,56 @@ end $$;
 comment on function outbox.expect_webhooks is
     'From now on each operation of the account and endpoint that the API accepts is to be spoken of by a webhook within due_within; else it is in outbox.undelivered. Null: no longer';
 
+create function outbox.webhook_is_held(account text, reports jsonb) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from outbox.legal_hold h where h.operation_id is null and h.lane is null and h.account = webhook_is_held.account)
+        or exists (select from jsonb_path_query(webhook_is_held.reports, '$[*].ids.*') as given (value)
+                     join outbox.operation o on o.provider_id = given.value #>> '{}' and o.account = webhook_is_held.account
+                    where outbox.is_held(o.id, o.account, o.lane))
+        or exists (select from jsonb_path_query(webhook_is_held.reports, '$[*].keys[*]') as given (value)
+                     join outbox.operation o on o.idempotency_key = given.value #>> '{}' and o.account = webhook_is_held.account
+                    where outbox.is_held(o.id, o.account, o.lane))
+$$;
+comment on function outbox.webhook_is_held is
+    'Whether a webhook has to stay: its account is under a legal hold, or an operation of the account is that it may speak of, by any id or key in it';
+
 create function outbox.forget_webhooks(keep interval, max_count integer) returns integer
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off set enable_bitmapscan = off as $$
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
-    -- Law 10: days and months as exact seconds.
-    lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
+    started_at constant timestamptz := clock_timestamp();
+    lasts constant interval := outbox.retires_after(keep);
+    any_hold boolean;
+    mark bigint;
+    met record;
+    ids bigint[] := '{}';
     forgotten integer;
 begin
-    delete from outbox.webhook w
-     where w.id = any (array(  -- the lowest numbers came first: no index of times is needed
-           select o.id from (select n.id, n.received_at from outbox.webhook n order by n.id limit max_count) as o
-            where o.received_at < clock_timestamp() - lasts));
+    if lasts is null then
+        return 0;
+    end if;
+    any_hold := exists (select from outbox.legal_hold);
+    mark := case when any_hold then (select r.webhook_from from outbox.retention r) end;
+    -- The lowest numbers came first: no index of times is needed.
+    for met in select n.id, n.account, n.received_at, n.reports from outbox.webhook n where n.id >= coalesce(mark, 0) order by n.id loop
+        exit when cardinality(ids) >= max_count or met.received_at >= started_at - lasts or clock_timestamp() > started_at + interval '2 seconds';
+        if any_hold and outbox.webhook_is_held(met.account, met.reports) then
+            mark := case when cardinality(ids) = 0 then met.id else mark end;
+        else
+            ids := ids || met.id;
+        end if;
+    end loop;
+    delete from outbox.webhook w where w.id = any (ids);
     get diagnostics forgotten = row_count;
+    if any_hold then
+        perform from outbox.retention for update skip locked;
+        update outbox.retention r set webhook_from = mark where found and mark > coalesce(r.webhook_from, 0);
+    end if;
     return forgotten;
 end $$;
 comment on function outbox.forget_webhooks is
-    'Deletes webhooks, which hold phone numbers, that came longer than keep ago; what they told stays in outbox.delivery. Returns how many';
+    'Deletes webhooks, which hold phone numbers, that came longer than keep ago; what they told stays in outbox.delivery. What speaks of anything under a legal hold stays. It walks
+for no longer than about 2 s, and where there are holds the next pass begins behind what all of it was held. Returns how many';
 
 create function outbox.delivery_is_scrubbed() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -3515,7 +3581,7 @@ grant insert (name, app_id, base_url, max_in_flight, rate_per_second, burst, bre
 grant execute on function outbox.receive, outbox.correlate to outbox_receiver;
 grant select on outbox.schema_version to outbox_receiver;
 grant execute on function outbox.correlate, outbox.watch_deliveries, outbox.forget_webhooks to outbox_worker;
-grant execute on function outbox.expect_webhooks to outbox_admin;
+grant execute on function outbox.expect_webhooks, outbox.webhook_is_held to outbox_admin;
 grant select on outbox.undelivered, outbox.webhook_source to outbox_reader, outbox_admin;
 grant select (id, account, received_at, next_look_at, problem) on outbox.webhook to outbox_reader;
 grant select (operation_id, provider_id, state, status, told_at, webhook_id, first_at, changed_at, evidence, agrees, next_look_at, recipient_hint)

@@ -48,11 +48,22 @@ create function outbox.is_held(operation_id bigint, account text, lane text) ret
 $$;
 comment on function outbox.is_held is 'Whether an operation is under a legal hold: itself, or with its account or its lane';
 
-create function outbox.operation_is_kept() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+create function outbox.see_holds() returns void
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
     -- Whoever places a hold just now waits until this is over; what was held before is seen from here on.
     perform pg_advisory_xact_lock_shared(74646623, 2);
+    -- But not under an older snapshot. The size of the table tells of holds that it does not show, and stands in nobody's way where there never was one.
+    if current_setting('transaction_isolation') <> 'read committed' and pg_relation_size('outbox.legal_hold') > 0 then
+        raise exception 'what is lost by this may be under a legal hold, which an older snapshot does not show: use READ COMMITTED' using errcode = '25001';
+    end if;
+end $$;
+comment on function outbox.see_holds is 'Has the next statement see every legal hold, and none be placed until the transaction ends; raises where a snapshot may be older than a hold';
+
+create function outbox.operation_is_kept() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.see_holds();
     if outbox.is_held(old.id, old.account, old.lane) then
         raise exception 'operation % is under a legal hold: what is on record stays', old.id using errcode = 'RO013',
             hint = 'outbox.held tells why. outbox.release(id, reason), or release_all(account, lane, reason), lifts it; outbox.reissue() keeps the record.';
@@ -75,7 +86,7 @@ create trigger operation_keeps_what_it_says before update of payload, response_h
 create function outbox.attempt_is_kept() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    perform pg_advisory_xact_lock_shared(74646623, 2);
+    perform outbox.see_holds();
     if (select outbox.is_held(o.id, o.account, o.lane) from outbox.operation o where o.id = old.operation_id) then
         raise exception 'attempt % of operation % is under a legal hold: what is on record stays', old.number, old.operation_id using errcode = 'RO013';
     end if;
@@ -85,15 +96,11 @@ comment on function outbox.attempt_is_kept is 'Trigger: a late answer is evidenc
 create trigger attempt_is_kept before update of late_body on outbox.attempt
     for each row when (old.late_body is not null and new.late_body is null) execute function outbox.attempt_is_kept();
 
-create function outbox.old_enough(scrubbed boolean, keep interval, max_count integer, patience interval) returns bigint[]
-    language plpgsql volatile set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+create function outbox.retires_after(keep interval) returns interval
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     -- Law 10: days and months as exact seconds. Taken from a date, '1 mon -28 days' may be nothing at all, and compares as two days.
     lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
-    rule outbox.retention;
-    until timestamptz;
-    ids bigint[];
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'retention looks for holds under a fresh snapshot: use READ COMMITTED' using errcode = '25001';
@@ -101,8 +108,25 @@ begin
     if (lasts > (select max(key_ttl) from outbox.endpoint)) is not true then
         raise exception 'retention of % is not longer than the longest key_ttl', keep using errcode = 'RO009';
     end if;
-    if not pg_try_advisory_xact_lock_shared(74646623, 2) then
-        return null;  -- somebody places a hold: this pass is left out
+    if outbox.why_shut() is not null or not pg_try_advisory_xact_lock_shared(74646623, 2) then
+        return null;  -- a hold may have been lost with other commits, or is being placed: this pass is left out
+    end if;
+    return lasts;
+end $$;
+comment on function outbox.retires_after is
+    'Keeps holds from being placed until the transaction ends, and returns keep in exact seconds. Null: nothing may be scrubbed or deleted now. Raises unless keep is longer than any key lives';
+
+create function outbox.old_enough(scrubbed boolean, keep interval, max_count integer, patience interval) returns bigint[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+    lasts constant interval := outbox.retires_after(keep);
+    rule outbox.retention;
+    until timestamptz;
+    ids bigint[];
+begin
+    if lasts is null then
+        return null;
     end if;
     select r.* into rule from outbox.retention r;
     until := least(clock_timestamp() - lasts, case when rule.only_exported then coalesce(rule.exported_until, '-infinity') end);
@@ -210,10 +234,12 @@ declare
 begin
     delete from outbox.operation o where o.id = any (ids);
     get diagnostics purged = row_count;
-    delete from outbox.announcement a
-     where a.id = any (array(
-           select n.id from outbox.announcement n where n.next_attempt_at < until
-            order by n.next_attempt_at limit max_count for update skip locked));
+    if outbox.why_shut() is null then
+        delete from outbox.announcement a
+         where a.id = any (array(
+               select n.id from outbox.announcement n where n.next_attempt_at < until
+                order by n.next_attempt_at limit max_count for update skip locked));
+    end if;
     return purged;
 end $$;
 comment on function outbox.purge is
@@ -225,8 +251,10 @@ create or replace function outbox.retire(
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform outbox.need_reason(retire.reason);
-    scrubbed_count := outbox.scrub(retire.scrub_after, retire.max_count, interval '1 hour');
-    purged_count := outbox.purge(retire.purge_after, retire.max_count, interval '1 hour');
+    perform outbox.refuse_when_shut();
+    perform pg_advisory_xact_lock_shared(74646623, 2);  -- a person waits for a hold that is being placed; upkeep would leave this pass out
+    scrubbed_count := outbox.scrub(retire.scrub_after, retire.max_count, interval '10 seconds');
+    purged_count := outbox.purge(retire.purge_after, retire.max_count, interval '10 seconds');
     if scrubbed_count + purged_count > 0 then
         insert into outbox.action (name, reason, detail)
         values ('retire', retire.reason, jsonb_build_object('scrubbed', scrubbed_count, 'purged', purged_count));
@@ -384,7 +412,7 @@ comment on column outbox.held.held_by is 'Who placed the hold';
 comment on column outbox.held.held_at is 'When';
 
 revoke all on table outbox.legal_hold, outbox.retention, outbox.held from public;
-revoke all on function outbox.is_held, outbox.operation_is_kept, outbox.attempt_is_kept, outbox.old_enough, outbox.old_and_free, outbox.scrub, outbox.purge,
+revoke all on function outbox.is_held, outbox.see_holds, outbox.operation_is_kept, outbox.attempt_is_kept, outbox.retires_after, outbox.old_enough, outbox.old_and_free, outbox.scrub, outbox.purge,
     outbox.keep_retention_out, outbox.hold, outbox.release, outbox.hold_all, outbox.release_all, outbox.scope, outbox.need_scope,
     outbox.retire_from_the_start, outbox.require_export, outbox.note_export from public;
 grant execute on function outbox.scrub, outbox.purge to outbox_worker;

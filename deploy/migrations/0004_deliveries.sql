@@ -1,7 +1,7 @@
 -- Webhooks: what the provider tells is kept, leads to its operation, settles what it proves, and is missed where it was due.
 --
 -- Works with workers from: 1
--- Locks: operation (share row exclusive), endpoint (share row exclusive)
+-- Locks: operation (share row exclusive), endpoint (share row exclusive), retention (access exclusive)
 
 begin;
 
@@ -67,7 +67,7 @@ create table outbox.delivery (
 comment on table outbox.delivery is 'How far each recipient of an operation was reached, as the latest webhook (by the provider''s time) tells';
 comment on column outbox.delivery.operation_id is 'The operation';
 comment on column outbox.delivery.provider_id is 'The provider''s id in the webhook, by the id_field of the endpoint; empty: it had none';
-comment on column outbox.delivery.recipient is 'Whom it is about, as the webhook says; empty: it does not. Numbered once the operation is scrubbed';
+comment on column outbox.delivery.recipient is 'Whom it is about, as the webhook says; empty: it does not, or it came after the operation was scrubbed. Numbered once that is';
 comment on column outbox.delivery.state is 'How far it came';
 comment on column outbox.delivery.status is 'The provider''s own word for it';
 comment on column outbox.delivery.told_at is 'When that was, by the provider''s clock; null: it named no time';
@@ -152,7 +152,7 @@ comment on function outbox.named_by is
 create function outbox.keep_delivery(operation_id bigint, webhook_id bigint, report jsonb) returns void
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     insert into outbox.delivery as d (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence)
-    select o.id, id.value, coalesce(report ->> 'recipient', ''), (report ->> 'state')::outbox.delivery_state, report ->> 'status',
+    select o.id, id.value, case when o.payload is null then '' else coalesce(report ->> 'recipient', '') end, (report ->> 'state')::outbox.delivery_state, report ->> 'status',
            (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
            -- An API without ids: its own word that something happened. "failed" and "queued" may be said of what was never begun.
            case when e.id_field is null then report ->> 'state' not in ('unknown', 'queued', 'failed') else id.value <> '' end
@@ -365,23 +365,85 @@ end $$;
 comment on function outbox.expect_webhooks is
     'From now on each operation of the account and endpoint that the API accepts is to be spoken of by a webhook within due_within; else it is in outbox.undelivered. Null: no longer';
 
+create function outbox.webhook_is_held(account text, reports jsonb) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from outbox.legal_hold h where h.operation_id is null and h.lane is null and h.account = webhook_is_held.account)
+        or exists (select from jsonb_path_query(webhook_is_held.reports, '$[*].ids.*') as given (value)
+                     join outbox.operation o on o.provider_id = given.value #>> '{}' and o.account = webhook_is_held.account
+                    where outbox.is_held(o.id, o.account, o.lane))
+        or exists (select from jsonb_path_query(webhook_is_held.reports, '$[*].keys[*]') as given (value)
+                     join outbox.operation o on o.idempotency_key = given.value #>> '{}' and o.account = webhook_is_held.account
+                    where outbox.is_held(o.id, o.account, o.lane))
+$$;
+comment on function outbox.webhook_is_held is
+    'Whether a webhook has to stay: its account is under a legal hold, or an operation of the account is that it may speak of, by any id or key in it';
+
 create function outbox.forget_webhooks(keep interval, max_count integer) returns integer
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off set enable_bitmapscan = off as $$
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
-    -- Law 10: days and months as exact seconds.
-    lasts constant interval := make_interval(secs => extract(epoch from keep)::double precision);
+    started_at constant timestamptz := clock_timestamp();
+    lasts constant interval := outbox.retires_after(keep);
+    any_hold boolean;
+    mark bigint;
+    met record;
+    ids bigint[] := '{}';
     forgotten integer;
 begin
-    delete from outbox.webhook w
-     where w.id = any (array(  -- the lowest numbers came first: no index of times is needed
-           select o.id from (select n.id, n.received_at from outbox.webhook n order by n.id limit max_count) as o
-            where o.received_at < clock_timestamp() - lasts));
+    if lasts is null then
+        return 0;
+    end if;
+    any_hold := exists (select from outbox.legal_hold);
+    mark := case when any_hold then (select r.webhook_from from outbox.retention r) end;
+    -- The lowest numbers came first: no index of times is needed.
+    for met in select n.id, n.account, n.received_at, n.reports from outbox.webhook n where n.id >= coalesce(mark, 0) order by n.id loop
+        exit when cardinality(ids) >= max_count or met.received_at >= started_at - lasts or clock_timestamp() > started_at + interval '2 seconds';
+        if any_hold and outbox.webhook_is_held(met.account, met.reports) then
+            mark := case when cardinality(ids) = 0 then met.id else mark end;
+        else
+            ids := ids || met.id;
+        end if;
+    end loop;
+    delete from outbox.webhook w where w.id = any (ids);
     get diagnostics forgotten = row_count;
+    if any_hold then
+        perform from outbox.retention for update skip locked;
+        update outbox.retention r set webhook_from = mark where found and mark > coalesce(r.webhook_from, 0);
+    end if;
     return forgotten;
 end $$;
 comment on function outbox.forget_webhooks is
-    'Deletes webhooks, which hold phone numbers, that came longer than keep ago; what they told stays in outbox.delivery. Returns how many';
+    'Deletes webhooks, which hold phone numbers, that came longer than keep ago; what they told stays in outbox.delivery. What speaks of anything under a legal hold stays. It walks
+for no longer than about 2 s, and where there are holds the next pass begins behind what all of it was held. Returns how many';
+
+alter table outbox.retention add column webhook_from bigint;
+comment on column outbox.retention.webhook_from is 'All webhooks of lower numbers tell of what is under a legal hold: forget_webhooks() does not walk over them again; null: not known';
+create or replace function outbox.retire_from_the_start() returns void
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    update outbox.retention r set scrub_from = null, purge_from = null, webhook_from = null
+     where r.scrub_from is not null or r.purge_from is not null or r.webhook_from is not null
+$$;
+
+drop function outbox.retire(interval, interval, integer, text);
+create function outbox.retire(
+    scrub_after interval, purge_after interval, max_count integer, reason text,
+    out scrubbed_count integer, out purged_count integer, out forgotten_count integer)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform outbox.need_reason(retire.reason);
+    perform outbox.refuse_when_shut();
+    perform pg_advisory_xact_lock_shared(74646623, 2);  -- a person waits for a hold that is being placed; upkeep would leave this pass out
+    scrubbed_count := outbox.scrub(retire.scrub_after, retire.max_count, interval '10 seconds');
+    purged_count := outbox.purge(retire.purge_after, retire.max_count, interval '10 seconds');
+    forgotten_count := outbox.forget_webhooks(retire.scrub_after, retire.max_count);
+    if scrubbed_count + purged_count + forgotten_count > 0 then
+        insert into outbox.action (name, reason, detail)
+        values ('retire', retire.reason, jsonb_build_object('scrubbed', scrubbed_count, 'purged', purged_count, 'webhooks', forgotten_count));
+    end if;
+end $$;
+comment on function outbox.retire is
+    'Does now what upkeep does in time: scrubs what has been final for longer than scrub_after, deletes what has been for longer than purge_after, and
+webhooks that came longer than scrub_after ago; up to max_count of each. Returns how many';
 
 create function outbox.delivery_is_scrubbed() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -451,13 +513,13 @@ comment on column outbox.undelivered.age is 'How long ago that was';
 comment on column outbox.undelivered.noticed_at is 'When it was noticed';
 
 revoke all on function outbox.receive, outbox.named_by, outbox.keep_delivery, outbox.settle_by_evidence, outbox.weigh, outbox.match_webhook, outbox.correlate,
-    outbox.watch_deliveries, outbox.expect_webhooks, outbox.forget_webhooks, outbox.delivery_is_scrubbed from public;
+    outbox.watch_deliveries, outbox.expect_webhooks, outbox.webhook_is_held, outbox.forget_webhooks, outbox.delivery_is_scrubbed, outbox.retire from public;
 grant usage on schema outbox to outbox_receiver;
 -- What webhooks tell. A receiver stands in the open: it can add to outbox.webhook, and read nothing of it.
 grant execute on function outbox.receive, outbox.correlate to outbox_receiver;
 grant select on outbox.schema_version to outbox_receiver;
 grant execute on function outbox.correlate, outbox.watch_deliveries, outbox.forget_webhooks to outbox_worker;
-grant execute on function outbox.expect_webhooks to outbox_admin;
+grant execute on function outbox.expect_webhooks, outbox.webhook_is_held, outbox.retire to outbox_admin;
 grant select on outbox.undelivered, outbox.webhook_source to outbox_reader, outbox_admin;
 grant select (id, account, received_at, next_look_at, problem) on outbox.webhook to outbox_reader;
 grant select (operation_id, provider_id, state, status, told_at, webhook_id, first_at, changed_at, evidence, agrees, next_look_at, recipient_hint)
