@@ -11,9 +11,10 @@
 and has the herald tell apps what no drain has told them.
 
 Every pass takes at most ``BATCH`` rows, a commit of its own, and skips what others hold, so that it never
-keeps a claim waiting.
-The first two are made in each round; the others, by each process, once a minute while they find little. One
-that takes long to find little walks over what somebody's old snapshot may still see: it is made more seldom.
+keeps a claim waiting. Of what retires there are up to ``MOST_BATCHES`` passes in one round.
+The first two are made in each round; the others, by each process, once in 10 s or a minute (``UNHURRIED``)
+while they find little. One that takes long to find little walks over what somebody's old snapshot may still
+see: it is made more seldom.
 """
 
 from __future__ import annotations
@@ -47,11 +48,12 @@ UNHURRIED: Final = {
     "purge": 60.0,
     "fold": 60.0,
     "forget": 60.0,
+    "correlate": 10.0,
     "watch": 10.0,
     "forget_webhooks": 60.0,
 }
 """Seconds that these rest after they found less than a batch: an idle node asks little of Postgres."""
-RETIRING: Final = frozenset({"scrub", "purge"})
+RETIRING: Final = frozenset({"scrub", "purge", "forget_webhooks"})
 """Passes that go on at once while they find full batches: what a busy fleet finishes in one round is many."""
 RETIRE_SECONDS: Final = 0.5
 """For how long they do: a tenth of a round, each batch a commit of its own, so that claims go on between."""

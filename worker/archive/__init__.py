@@ -1,4 +1,4 @@
-"""The archive: what is final, with its attempts, in files that outlive the rows.
+"""The archive: what is final, with its attempts and deliveries, in files that outlive the rows.
 
     exporting.py   part by part into a folder; where it was stopped it goes on
     manifest.py    what the folder holds: the parts, their counts and hashes

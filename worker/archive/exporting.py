@@ -31,7 +31,6 @@ __all__ = ["PART_SIZE", "Order", "run"]
 
 PART_SIZE: Final = 50_000
 """Operations of one part: a snapshot of a second or two, files of some tens of megabytes."""
-TABLES: Final[tuple[Table, Table]] = ("operations", "attempts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,8 @@ def run(conn: Connection[TupleRow], order: Order, tell: Callable[[Part], None] =
     *conn* is in autocommit.
 
     Raises:
-        StateConflict: the folder holds another export, or other files; or somebody exports into it just now.
+        StateConflict: the folder holds another export, or one of another database, or other files; or somebody
+            exports into it just now.
         InvalidTime: the span does not end in the past.
         InvalidExport: a file that the folder had is gone, or is not as long as it was.
         StoreUnavailable: somebody's transaction has been writing for long.
@@ -71,7 +71,7 @@ def run(conn: Connection[TupleRow], order: Order, tell: Callable[[Part], None] =
         if manifest is None:
             manifest = _begin(order, rule)
         else:
-            _take_up(order, manifest)
+            _take_up(order, manifest, rule)
         for known in manifest.parts:  # whoever was stopped may not have told the database of the last one
             _note(conn, order, known)
         if not manifest.complete:
@@ -95,13 +95,15 @@ def _begin(order: Order, rule: retention.Rule) -> Manifest:
         since = rule.exported_until
     if since is not None and since >= order.whole.until:
         raise StateConflict(f"whatever became final before {since.isoformat()} has been exported already")
-    manifest = Manifest(order.file_format, Span(since, order.whole.until), SCHEMA_VERSION)
+    manifest = Manifest(rule.outbox, order.file_format, Span(since, order.whole.until), SCHEMA_VERSION)
     save(order.folder, manifest)
     return manifest
 
 
-def _take_up(order: Order, manifest: Manifest) -> None:
+def _take_up(order: Order, manifest: Manifest, rule: retention.Rule) -> None:
     """Make sure that what the folder holds is a part of this very export."""
+    if manifest.outbox != rule.outbox:
+        raise StateConflict(f"{order.folder} holds an export of another database: give another folder")
     asked = order.whole.since
     if (
         (manifest.file_format, manifest.whole.until) != (order.file_format, order.whole.until)
@@ -110,7 +112,7 @@ def _take_up(order: Order, manifest: Manifest) -> None:
     ):
         raise StateConflict(f"{order.folder} holds another export (see its {NAME}): give another folder")
     for part in manifest.parts:
-        for told in (part.operations, part.attempts):
+        for told in part.files:
             path = order.folder / told.name
             if not path.is_file() or path.stat().st_size != told.size:
                 raise InvalidExport(f"{path} is missing, or is not as long as it was: give another folder")
@@ -122,8 +124,8 @@ def _next(conn: Connection[TupleRow], order: Order, manifest: Manifest) -> Part 
         if span is None:
             return None
         number = len(manifest.parts) + 1
-        operations, attempts = (_file(conn, order, table, span, number) for table in TABLES)
-    return Part(number, span, operations, attempts)
+        files = {table: _file(conn, order, table, span, number) for table in COLUMNS}
+    return Part(number, span, **files)
 
 
 def _file(conn: Connection[TupleRow], order: Order, table: Table, span: Span, number: int) -> FileOnRecord:
@@ -150,6 +152,5 @@ def _copy(conn: Connection[TupleRow], file: Written, table: Table, span: Span) -
 
 def _note(conn: Connection[TupleRow], order: Order, part: Part) -> None:
     """Tell the database that what is in this part may go; told twice, it changes nothing."""
-    detail: dict[str, object] = {"folder": str(order.folder)}
-    detail |= {"operations": asdict(part.operations), "attempts": asdict(part.attempts)}
-    note(conn, part.span, order.reason, detail)
+    files = {table: asdict(file) for table, file in zip(COLUMNS, part.files, strict=True)}
+    note(conn, part.span, order.reason, {"folder": str(order.folder), **files})

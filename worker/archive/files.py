@@ -73,12 +73,16 @@ class Written:
 def written(path: Path) -> Iterator[Written]:
     """A file that stands at *path* once the block has ended well, whatever stood there; its owner's alone."""
     beside = path.with_name(path.name + UNFINISHED)
-    file = Written(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    file = Written(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
     try:
-        yield file
-    finally:
-        file.close()
-    beside.replace(path)
+        try:
+            yield file
+        finally:
+            file.close()
+        beside.replace(path)
+    except BaseException:  # it may hold phone numbers, and nobody would look for them there
+        beside.unlink(missing_ok=True)
+        raise
     _settle(path.parent)
 
 
@@ -89,7 +93,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         StateConflict: somebody does.
     """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in made:
+        _settle(each.parent)
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from worker.archive.files import digest, written
 from worker.errors import InvalidExport
-from worker.store.exports import Span
+from worker.store.exports import COLUMNS, Span
 
 __all__ = ["FORMAT", "NAME", "FileOnRecord", "Manifest", "Part", "check", "load", "save"]
 
@@ -33,18 +33,26 @@ class FileOnRecord:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What became final in one span of time: the operations, and their attempts."""
+    """What became final in one span of time: operations, their attempts, and what webhooks told of them."""
 
     number: int
     span: Span
     operations: FileOnRecord
     attempts: FileOnRecord
+    deliveries: FileOnRecord
+
+    @property
+    def files(self) -> tuple[FileOnRecord, ...]:
+        """In the order of ``COLUMNS``."""
+        return self.operations, self.attempts, self.deliveries
 
 
 @dataclass(slots=True)
 class Manifest:
     """What a folder holds, or will."""
 
+    outbox: str
+    """Which database it was exported from."""
     file_format: str
     """``csv`` or ``parquet``."""
     whole: Span
@@ -73,6 +81,7 @@ def save(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of *folder*, whole or not at all."""
     told = {
         "format": FORMAT,
+        "outbox": manifest.outbox,
         "file_format": manifest.file_format,
         "schema_version": manifest.schema_version,
         **_told_span(manifest.whole),
@@ -81,7 +90,7 @@ def save(folder: Path, manifest: Manifest) -> None:
         "attempt_count": manifest.attempt_count,
         "parts": [
             {"number": part.number, **_told_span(part.span)}
-            | {"operations": asdict(part.operations), "attempts": asdict(part.attempts)}
+            | {table: asdict(file) for table, file in zip(COLUMNS, part.files, strict=True)}
             for part in manifest.parts
         ],
     }
@@ -100,6 +109,7 @@ def load(folder: Path) -> Manifest | None:
         if told["format"] != FORMAT:
             raise InvalidExport(f"{folder / NAME} has the format {told['format']!r}, not {FORMAT!r}")
         return Manifest(
+            outbox=told["outbox"],
             file_format=told["file_format"],
             whole=_span(told),
             schema_version=told["schema_version"],
@@ -122,7 +132,7 @@ def check(folder: Path) -> Manifest:
     if manifest is None:
         raise InvalidExport(f"{folder} has no {NAME}: it holds no export")
     for part in manifest.parts:
-        for told in (part.operations, part.attempts):
+        for told in part.files:
             path = folder / told.name
             if not path.is_file():
                 raise InvalidExport(f"{path} is missing")
@@ -142,5 +152,4 @@ def _span(told: dict[str, Any]) -> Span:
 
 
 def _part(told: dict[str, Any]) -> Part:
-    operations, attempts = (FileOnRecord(**told[table]) for table in ("operations", "attempts"))
-    return Part(told["number"], _span(told), operations, attempts)
+    return Part(told["number"], _span(told), **{table: FileOnRecord(**told[table]) for table in COLUMNS})

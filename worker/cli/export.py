@@ -1,4 +1,4 @@
-"""``ringonce export``: what is final, with its attempts, into files, before retention takes it."""
+"""``ringonce export``: what is final, with all that is on record, into files, before retention takes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from worker.cli.database import connected
 from worker.cli.parameters import zoned_time
 from worker.cli.printing import as_json, moment, print_json
 from worker.errors import RingonceError
-from worker.store.exports import Span
+from worker.store import retention
+from worker.store.exports import COLUMNS, Span
 
 __all__ = ["export"]
 
@@ -57,7 +58,7 @@ numbers in them; only their owner may read them. manifest.json has counts and th
     type=click.IntRange(1, 10_000_000),
     default=PART_SIZE,
     show_default=True,
-    help="Operations of one part: one pair of files, read under one snapshot.",
+    help="Operations of one part: three files, read under one snapshot.",
 )
 @click.option(
     "checked",
@@ -79,9 +80,9 @@ def export(
 ) -> None:
     """Write what is final into CSV or Parquet files, before it goes.
 
-    Operations with all that is on record about them, and their attempts, in the order in which they became
-    final. What has been exported without a gap is noted in the database: `ringonce retention --only-exported`
-    has nothing scrubbed or deleted that was not.
+    Operations with all that is on record about them, their attempts, and how far webhooks say that each came,
+    in the order in which they became final. What has been exported without a gap is noted in the database:
+    `ringonce retention --only-exported` has nothing scrubbed or deleted that was not.
     """
     if (checked is None) == (before is None or folder is None) or (since is not None and from_the_start):
         raise click.UsageError(
@@ -107,7 +108,7 @@ def export(
     else:
         whole = "" if found.complete else ", and is not complete"
         counts = f"{found.operation_count:,} operations, {found.attempt_count:,} attempts"
-        click.echo(f"{checked or folder} holds {counts} in {2 * len(found.parts)} files{whole}")
+        click.echo(f"{checked or folder} holds {counts} in {len(COLUMNS) * len(found.parts)} files{whole}")
 
 
 def _run(order: Order, *, quiet: bool) -> Manifest:
@@ -117,7 +118,13 @@ def _run(order: Order, *, quiet: bool) -> Manifest:
             click.echo(f"part {part.number}: {part.operations.rows:,} operations until {until}", err=True)
 
     with connected(needs="the role outbox_admin") as conn, _on_disk(order.folder):
-        return run(conn, order, tell)
+        found = run(conn, order, tell)
+        noted = retention.rule(conn).exported_until
+    if noted is None or noted < found.whole.until:
+        since = moment(found.whole.since)
+        gap = f"what became final before {since} was not exported (`ringonce export` without --since)"
+        click.echo(f"not noted: {gap}", err=True)
+    return found
 
 
 @contextmanager

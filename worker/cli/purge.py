@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import astuple
 from datetime import timedelta
 from typing import Final
 
 import click
+from psycopg import Connection
+from psycopg.rows import TupleRow
 
 from worker.cli.asking import ask, yes
 from worker.cli.database import connected
 from worker.cli.parameters import duration
 from worker.cli.printing import as_json, print_json, span
 from worker.settings import PURGE_AFTER, load_settings
-from worker.store import administration
+from worker.store import administration, retention
 from worker.store.administration import Retired
 
 __all__ = ["purge"]
@@ -21,6 +25,7 @@ BATCH: Final = 2_000
 """Rows of one commit: some 100 ms."""
 LOOK: Final = 100_000
 """How far it counts beforehand."""
+NOTHING: Final = Retired(0, 0, 0)
 
 EXAMPLES: Final = """\b
 Examples:
@@ -29,8 +34,8 @@ Examples:
   ringonce purge --scrub-after 7d --purge-after 8d --reason 'asked to forget them' --yes
 
 Workers do it by themselves, a little at a time. Nothing goes that is not final, nor before the longest
-key_ttl is over, nor what is under a legal hold (`ringonce hold`), nor, if that is required, what was not
-exported (`ringonce retention`).
+key_ttl is over, nor what is under a legal hold (`ringonce hold`), nor, if that is required, an operation that
+was not exported (`ringonce retention`). Webhooks go as soon as payloads: they hold the same phone numbers.
 """
 
 
@@ -62,8 +67,8 @@ def purge(
 ) -> None:
     """Scrub and delete now what retention would in time.
 
-    Payloads and answers of what has been final for long are scrubbed; rows that are older still, deleted with
-    their attempts. Then their keys are known no longer.
+    Payloads and answers of what has been final for long are scrubbed, and webhooks that came as long ago,
+    deleted. So are rows that are older still, with their attempts; then their keys are known no longer.
     """
     scrub_after, purge_after = _ages(scrub_after, purge_after)
     if reason is None and not dry_run:
@@ -72,14 +77,23 @@ def purge(
     with connected(needs="the role outbox_admin") as conn:
         found = administration.retirable(conn, look=LOOK, **ages)
         if reason is None or dry_run:
-            print_json(found) if as_json else _tell("would be", _some(found.scrubbed), _some(found.purged))
+            print_json(found) if as_json else _tell("would be", map(_some, astuple(found)))
             return
-        if found != Retired(0, 0) and not yes:
+        if found != NOTHING and not yes:
             _confirm(found, scrub_after, purge_after)
-        done = Retired(0, 0)
-        while (more := administration.retire(conn, reason, limit=BATCH, **ages)) != Retired(0, 0):
-            done = Retired(done.scrubbed + more.scrubbed, done.purged + more.purged)
-    print_json(done) if as_json else _tell("were", f"{done.scrubbed:,}", f"{done.purged:,}")
+        done = _retire(conn, reason, ages)
+    print_json(done) if as_json else _tell("were", (f"{count:,}" for count in astuple(done)))
+
+
+def _retire(conn: Connection[TupleRow], reason: str, ages: dict[str, timedelta]) -> Retired:
+    """Batch by batch, until one found nothing, and met nothing that is held which was not known."""
+    done, marks = NOTHING, retention.marks(conn)
+    while True:
+        more = administration.retire(conn, reason, limit=BATCH, **ages)
+        before, marks = marks, retention.marks(conn)
+        if more == NOTHING and marks == before:
+            return done
+        done = Retired(*map(sum, zip(astuple(done), astuple(more), strict=True)))
 
 
 def _ages(scrub_after: timedelta | None, purge_after: timedelta | None) -> tuple[timedelta, timedelta]:
@@ -96,11 +110,13 @@ def _ages(scrub_after: timedelta | None, purge_after: timedelta | None) -> tuple
 def _confirm(found: Retired, scrub_after: timedelta, purge_after: timedelta) -> None:
     scrub = f"scrub {_some(found.scrubbed)} operations, final for {span(scrub_after)}"
     purge = f"delete {_some(found.purged)}, final for {span(purge_after)}"
-    ask(f"{scrub}, and {purge}?")
+    webhooks = f"{_some(found.webhooks)} webhooks that came {span(scrub_after)} ago"
+    ask(f"{scrub}, {purge}, and {webhooks}?")
 
 
-def _tell(what: str, scrubbed: str, purged: str) -> None:
-    click.echo(f"{scrubbed} operations {what} scrubbed, {purged} {what} deleted")
+def _tell(what: str, counts: Iterable[str]) -> None:
+    scrubbed, purged, webhooks = counts
+    click.echo(f"{scrubbed} operations {what} scrubbed, {purged} {what} deleted, and {webhooks} webhooks")
 
 
 def _some(count: int) -> str:

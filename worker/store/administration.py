@@ -142,10 +142,11 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """How many operations lost payload and answers, and how many their rows."""
+    """How many operations lost payload and answers, how many their rows, and how many webhooks went."""
 
     scrubbed: int
     purged: int
+    webhooks: int
 
 
 def cancel(conn: Connection[TupleRow], operation_id: int, reason: str) -> State:
@@ -236,10 +237,12 @@ def retire(
 ) -> Retired:
     """Scrub what has been final for *scrub_after*, delete what has been for *purge_after*.
 
-    Up to *limit* of each; what others hold is passed over.
+    Webhooks go that came longer than *scrub_after* ago. Up to *limit* of each, in some 20 s at most: what is
+    under a legal hold is walked over, and what others hold is passed over. Waits while a hold is placed.
 
     Raises:
         StateConflict: a key may live longer than that, or there is no reason.
+        ClaimsShut: holds may have been lost with other commits.
     """
     values = _seconds(scrub_after, purge_after)
     return Retired(*_one(conn, "retire", max_count=limit, reason=reason, **values))

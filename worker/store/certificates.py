@@ -2,9 +2,9 @@
 
 What it says is what is on record: key, APP ID, hash of the frozen bytes, every attempt with its times and the
 hash of its answer, what administrators did, legal holds. Payload and answers are not in it, only their
-hashes. Errors,
-which may quote up to 500 characters of an answer, and reasons are, with the numbers of phones in them masked:
-it may be handed to a customer or to the provider. Around it stands the SHA-256 of its canonical JSON.
+hashes. Errors, which may quote up to 500 characters of an answer, and reasons are, with the numbers of phones
+in them masked: it may be handed to a customer or to the provider. Around it stands the SHA-256 of its
+canonical JSON.
 
 Decisions:
     2026-11-28: canonical is what RFC 8785 (JCS) calls so, as far as it concerns us: members sorted, no white

@@ -1,4 +1,4 @@
-"""Reads for exports: what became final in a span of time, with its attempts, part by part.
+"""Reads for exports: what became final in a span of time, with its attempts and deliveries, part by part.
 
 A part is a span: every operation that became final from one moment to before another. So a part that was read
 is read alike again, the next one begins where it ended, and what has been exported is one moment on record
@@ -10,12 +10,14 @@ Decisions:
     for: a transaction that is still open may commit later what became final before. It is known by its lock.
     2026-11-29: rows come one by one from Postgres (single-row mode, or COPY), not as a result in memory: one
     operation may hold a megabyte of payload, and as much of an answer.
+    2026-11-29: webhooks are not exported, for they belong to no operation until they are matched, and one may
+    tell of many. What they told of each stands in its deliveries.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,7 +44,7 @@ __all__ = [
     "wait_for_writers",
 ]
 
-Table = Literal["operations", "attempts"]
+Table = Literal["operations", "attempts", "deliveries"]
 Kind = Literal["int", "text", "bytes", "time", "bool"]
 
 PATIENCE_SECONDS: Final = 60.0
@@ -65,8 +67,13 @@ COLUMNS: Final[dict[Table, dict[str, Kind]]] = {
         "status": "int", "error": "text", "provider_id": "text", "body_sha256": "bytes",
         "late_body": "bytes", "disproved": "bool", "doubt": "bool",
     },
+    "deliveries": {
+        "operation_id": "int", "provider_id": "text", "recipient": "text", "state": "text", "status": "text",
+        "told_at": "time", "webhook_id": "int", "first_at": "time", "changed_at": "time", "evidence": "bool",
+        "agrees": "bool",
+    },
 }  # fmt: skip
-"""The columns of ``export_operations.sql`` and ``export_attempts.sql``, in order, and what they hold."""
+"""The columns of each ``export_<table>.sql``, in order, and what they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,15 @@ class Span:
         return {"since": self.since, "until": self.until}
 
 
-def wait_for_writers(conn: Connection[TupleRow], *, patience: float = PATIENCE_SECONDS) -> None:
+def wait_for_writers(
+    conn: Connection[TupleRow],
+    *,
+    patience: float = PATIENCE_SECONDS,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
     """Return once nobody can commit any more what became final before now; *conn* is in autocommit.
+
+    It looks again after each *pause*.
 
     Raises:
         StoreUnavailable: a transaction has not ended for *patience* seconds.
@@ -97,7 +111,7 @@ def wait_for_writers(conn: Connection[TupleRow], *, patience: float = PATIENCE_S
                 f"transactions that write operations have not ended for {patience:g} s ({who}): "
                 "what they made final might be missing. Nothing was exported"
             )
-        time.sleep(PAUSE_SECONDS)
+        pause(PAUSE_SECONDS)
         still = {each["name"] for each in rows(conn, "export_writers")}
         left = {name: pid for name, pid in left.items() if name in still}
 

@@ -30,6 +30,7 @@ __all__ = [
     "hold",
     "hold_all",
     "holds",
+    "marks",
     "release",
     "release_all",
     "require_export",
@@ -50,6 +51,8 @@ class Rule:
     """What became final before this has been; None: nothing."""
     seen_at: datetime
     """Postgres' clock when it was read."""
+    outbox: str
+    """Which database it is: its cluster's identifier, and its number there."""
 
 
 def hold(conn: Connection[TupleRow], operation_id: int, reason: str) -> None:
@@ -105,6 +108,11 @@ def rule(conn: Connection[TupleRow]) -> Rule:
     """What retention waits for."""
     [row] = rows(conn, "retention")
     return Rule(**row)
+
+
+def marks(conn: Connection[TupleRow]) -> tuple[object, ...]:
+    """How far all is held, as far as retention has walked: what changes while it finds nothing but holds."""
+    return answer(conn, "retention_marks")
 
 
 def holds(conn: Connection[TupleRow], *, limit: int = LOOK) -> list[HoldOnRecord]:

@@ -1,4 +1,5 @@
 -- Puts an operation under a legal hold.
 --
--- Run by: an administrator. Index: legal_hold_operation_id_key, legal_hold_of_scope. Locks: what is being scrubbed and deleted out, and that operation for key share.
+-- Run by: an administrator. Index: legal_hold_operation_id_key, legal_hold_of_scope.
+-- Locks: that operation, for key share; keeps out what scrubs and deletes.
 select outbox.hold(%(id)s, %(reason)s)

@@ -1,4 +1,4 @@
 -- Says whether retention takes only what has been exported.
 --
--- Run by: an administrator. Index: legal_hold_operation_id_key, legal_hold_of_scope. Locks: what is being scrubbed and deleted out, and the row of retention.
+-- Run by: an administrator. Index: none; one row. Locks: the row of retention; keeps out what scrubs and deletes.
 select outbox.require_export(%(required)s, %(reason)s)
