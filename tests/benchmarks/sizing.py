@@ -86,7 +86,9 @@ class Load:
     attempts: float = 1.0
     """For each operation, on average."""
     retention_days: float = 30
-    """``RINGONCE_RETENTION_DAYS``: full rows for so long, scrubbed ones for as long again."""
+    """``RINGONCE_RETENTION_DAYS``: rows have payload and answer for so long."""
+    purge_days: float = 0
+    """``RINGONCE_PURGE_DAYS``: there are rows for so long; 0: twice as long."""
     concurrency: int = 100
     """``RINGONCE_CONCURRENCY``."""
     busy: float = 0.5
@@ -133,6 +135,12 @@ class Plan:
         )
 
 
+def rows(load: Load) -> tuple[float, float]:
+    """How many finished ones there are with payload and answer, and how many scrubbed."""
+    kept = load.purge_days or 2 * load.retention_days
+    return load.per_day * load.retention_days, load.per_day * (kept - load.retention_days)
+
+
 def in_flight(rate: float, latency: float) -> float:
     """Little's law: what is under way, of what comes at that rate and takes so long."""
     return rate * latency
@@ -168,11 +176,10 @@ def whole_pages(rows: float, operations: float, entries: tuple[float, float]) ->
 
 def wal(load: Load, costs: Costs = MEASURED) -> float:
     """Bytes of write-ahead log for one operation, from its enqueue until it is deleted."""
-    rows = 2 * load.per_day * load.retention_days
     between = load.per_day / DAY * load.checkpoint_seconds
     return (
         load.attempts * (costs.wal + costs.wal_per_payload_byte * load.payload)
-        + whole_pages(rows, between, (costs.key_entry, costs.provider_entry))
+        + whole_pages(sum(rows(load)), between, (costs.key_entry, costs.provider_entry))
         + costs.wal_retired
     )
 
@@ -183,8 +190,8 @@ def plan(load: Load, costs: Costs = MEASURED) -> Plan:
     worker_vcpu = load.peak * load.attempts * costs.worker_cpu / load.busy
     processes = max(math.ceil(calls / load.concurrency), math.ceil(worker_vcpu), 2)
     nodes = max(2, math.ceil(processes / load.processes_per_node))
-    rows = load.per_day * load.retention_days
-    disk = rows * (bytes_full(load, costs) + bytes_scrubbed(load, costs))
+    full, scrubbed = rows(load)
+    disk = full * bytes_full(load, costs) + scrubbed * bytes_scrubbed(load, costs)
     return Plan(
         in_flight=calls,
         processes=processes,
@@ -193,8 +200,8 @@ def plan(load: Load, costs: Costs = MEASURED) -> Plan:
         worker_memory_gb=(processes * costs.process_memory + calls * costs.call_memory) / GB,
         postgres_vcpu=load.peak * load.attempts * costs.postgres_cpu / load.busy,
         connections=connections(nodes, max(processes, nodes), costs),
-        rows_full=rows,
-        rows_scrubbed=rows,
+        rows_full=full,
+        rows_scrubbed=scrubbed,
         disk_gb=disk / GB,
         wal_gb_per_day=load.per_day * wal(load, costs) / GB,
     )

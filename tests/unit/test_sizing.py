@@ -54,9 +54,12 @@ def test_processes_are_as_many_as_slots_or_processor_ask_for_and_two_at_least() 
     assert plan(replace(LOAD, latency=5), ROUND).nodes == 3
 
 
-def test_disk_holds_full_rows_for_one_retention_and_scrubbed_ones_for_another() -> None:
+def test_disk_holds_full_rows_for_one_retention_and_scrubbed_ones_for_another_or_as_long_as_is_said() -> None:
     full, scrubbed = 300 + 100 + 400 + 240, 200 + 400 + 240
     assert plan(LOAD, ROUND).disk_gb == pytest.approx(10_000_000 * (full + scrubbed) / GB)
+    longer = replace(LOAD, purge_days=40)
+    assert plan(longer, ROUND).disk_gb == pytest.approx(10_000_000 * (full + 3 * scrubbed) / GB)
+    assert (plan(longer, ROUND).rows_full, plan(longer, ROUND).rows_scrubbed) == (10_000_000, 30_000_000)
 
 
 def test_log_is_what_is_written_and_the_pages_that_a_checkpoint_has_written_whole() -> None:

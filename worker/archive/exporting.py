@@ -53,7 +53,7 @@ def run(conn: Connection[TupleRow], order: Order, tell: Callable[[Part], None] =
     *conn* is in autocommit.
 
     Raises:
-        StateConflict: the folder holds another export, or one of another database, or other files; or somebody
+        StateConflict: the folder holds another export, one of another database, or other files; or somebody
             exports into it just now.
         InvalidTime: the span does not end in the past.
         InvalidExport: a file that the folder had is gone, or is not as long as it was.
