@@ -250,7 +250,7 @@ def test_what_is_to_be_exported_first_is_exported_and_then_forgotten(
     script = adapted(snippet(COOKBOOK, "export"), {"2026-11-25T00:00:00Z": now.isoformat()})
     ran = [run(*words) for words in commands(script)]
     assert [each.exit_code for each in ran] == [0, 0, 0], [each.output for each in ran]
-    assert ran[2].stdout == "outbox-2026-11-24 holds 1 operations, 1 attempts in 2 files\n"
+    assert ran[2].stdout == "outbox-2026-11-24 holds 1 operations, 1 attempts in 3 files\n"
     assert (tmp_path / "outbox-2026-11-24" / "operations-000001.parquet").is_file()
     [forget] = commands(snippet(COOKBOOK, "forget"))
-    assert run(*forget).stdout == "1 operations would be scrubbed, 1 would be deleted\n"
+    assert run(*forget).stdout == "1 operations would be scrubbed, 1 would be deleted, and 0 webhooks\n"

@@ -28,7 +28,7 @@ def test_an_export_tells_of_each_part_and_can_be_checked(
 ) -> None:
     words = ["--to", "out", "--format", file_format, "--part-size", 2]
     result = ringonce("export", "--before", before, *words)
-    assert (result.exit_code, result.stdout) == (0, "out holds 3 operations, 0 attempts in 4 files\n")
+    assert (result.exit_code, result.stdout) == (0, "out holds 3 operations, 0 attempts in 6 files\n")
     assert [line.partition(" until")[0] for line in result.stderr.splitlines()] == [
         "part 1: 2 operations",
         "part 2: 1 operations",
@@ -43,6 +43,17 @@ def test_an_export_tells_of_each_part_and_can_be_checked(
     )
     assert printed(ringonce("export", "--before", before, *words, "--json")) == told
     assert printed(ringonce("retention", "--json"))["exported_until"] == told["until"]
+
+
+def test_an_export_that_leaves_a_gap_says_that_it_is_not_noted(ringonce: Ringonce, before: str) -> None:
+    words = ["export", "--before", before, "--to", "late", "--since", "2026-01-01T00:00:00Z"]
+    result = ringonce(*words)
+    assert result.exit_code == 0
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("not noted: what became final before 2026-01-01")
+    assert last.endswith("was not exported (`ringonce export` without --since)")
+    said(ringonce("export", "--before", before, "--to", "all"))
+    assert "not noted" not in ringonce(*words).stderr, "another one has filled it"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.cli.running import Ringonce, printed, refusal, said
 from tests.integration.outbox.by_hand import Outbox
+from tests.integration.sql.webhooks import key_of, report, tell
 from worker.cli import bulk
 
 DAY = timedelta(days=1)
@@ -107,8 +108,12 @@ def test_a_purge_counts_and_takes_nothing_that_is_held(ringonce: Ringonce, outbo
         outbox.do(b"select outbox.cancel(%(id)s, 'x')", id=id_)
     outbox.go_on(61 * DAY)
     said(ringonce("hold", ids[0], "--reason", "x"))
-    assert printed(ringonce("purge", "--dry-run", "--json")) == {"scrubbed": 3, "purged": 3}
-    assert printed(ringonce("purge", "--reason", "x", "--yes", "--json")) == {"scrubbed": 3, "purged": 3}
+    for id_ in ids[:3]:
+        tell(outbox.conn, report(keys=[key_of(outbox.conn, id_)]))
+    outbox.do(b"update outbox.webhook set received_at = received_at - interval '31 days'")
+    due = {"scrubbed": 3, "purged": 3, "webhooks": 2}
+    assert printed(ringonce("purge", "--dry-run", "--json")) == due
+    assert printed(ringonce("purge", "--reason", "x", "--yes", "--json")) == due
     assert [each["id"] for each in printed(ringonce("list", "--json"))["operations"]] == [ids[0]]
 
 
@@ -117,9 +122,9 @@ def test_the_retention_of_rows_is_a_setting_of_its_own(
 ) -> None:
     outbox.do(b"select outbox.cancel(%(id)s, 'x')", id=outbox.enqueue())
     outbox.go_on(45 * DAY)
-    assert printed(ringonce("purge", "--dry-run", "--json")) == {"scrubbed": 1, "purged": 0}
+    assert printed(ringonce("purge", "--dry-run", "--json")) == {"scrubbed": 1, "purged": 0, "webhooks": 0}
     monkeypatch.setenv("RINGONCE_PURGE_DAYS", "40")
-    assert printed(ringonce("purge", "--dry-run", "--json")) == {"scrubbed": 1, "purged": 1}
+    assert printed(ringonce("purge", "--dry-run", "--json")) == {"scrubbed": 1, "purged": 1, "webhooks": 0}
     told = printed(ringonce("retention", "--json"))
     assert (told["scrub_after"], told["purge_after"]) == (30 * 86_400, 40 * 86_400)
     for shorter in ({"--scrub-after": "20d"}, {"--scrub-after": "20d", "--purge-after": "46d"}):
@@ -138,7 +143,7 @@ def test_retention_tells_what_is_held_and_what_is_waited_for(ringonce: Ringonce,
     told = said(ringonce("retention", "--only-exported", "--reason", "archive"))
     assert "only what was exported\n" in told
     assert told.splitlines()[-1].startswith(f"operation {operation}")
-    assert printed(ringonce("purge", "--dry-run", "--json")) == {"scrubbed": 0, "purged": 0}
+    assert printed(ringonce("purge", "--dry-run", "--json")) == {"scrubbed": 0, "purged": 0, "webhooks": 0}
     again = printed(ringonce("retention", "--also-unexported", "--reason", "given up", "--json"))
     assert (again["only_exported"], again["exported_until"], len(again["holds"])) == (False, None, 1)
 

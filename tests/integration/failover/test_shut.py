@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 import psycopg
 import pytest
@@ -12,7 +13,9 @@ from psycopg.conninfo import make_conninfo
 from tests.integration.drain.house import drained, open_test_house
 from tests.integration.failover.histories import actions, adopt, lose, note, shut
 from tests.integration.outbox.by_hand import HOUR, MINUTE, SECOND, Outbox, accepted, judge
+from tests.integration.retention.passing import DAY, MONTH, fill_old, left, purge, scrub
 from tests.integration.sql.plain_sql import refused
+from tests.integration.sql.webhooks import report, tell
 from tests.postgres import SCHEMA, Connect, Database, Server
 from worker.errors import ClaimsShut
 from worker.operation import Answer
@@ -73,6 +76,30 @@ async def test_a_worker_is_told_why_in_one_line(outbox: Outbox, database: Databa
         ) as told:
             await Leases(pool, node="test/1", hold=SECOND).claim(1)
     assert "\n" not in str(told.value)
+
+
+ANNOUNCED: Final = b"""
+    insert into outbox.announcement (operation_id, task, idempotency_key, state, next_attempt_at)
+    values (1, 'shop.done', 'k', 'succeeded', clock_timestamp() - interval '2000 hours')"""
+
+
+def test_while_claims_are_shut_nothing_is_scrubbed_or_deleted(outbox: Outbox) -> None:
+    """What was held last may not be on record."""
+    fill_old(outbox, 2, 3 * MONTH, scrubbed=True)
+    fill_old(outbox, 1, 2 * MONTH - DAY)
+    outbox.do(ANNOUNCED)
+    tell(outbox.conn, report())
+    outbox.do(b"update outbox.webhook set received_at = received_at - interval '2000 hours'")
+    kept = b"select (select count(*) from outbox.webhook), (select count(*) from outbox.announcement)"
+    forget = b"select outbox.forget_webhooks('720:00:00', 9)"
+    before = (left(outbox), outbox.rows(kept))
+    outbox.do(b"select outbox.doubt_history('restored the snapshot of 02:00')")
+    assert (scrub(outbox), purge(outbox), outbox.value(forget)) == (0, 0, 0)
+    with refused(outbox.conn, "RO012", "claims are shut"):
+        outbox.do(b"select outbox.retire('720:00:00', '1440:00:00', 9, 'the disk is full')")
+    assert (left(outbox), outbox.rows(kept)) == before
+    outbox.do(b"select outbox.confirm_history('nothing was lost')")
+    assert (scrub(outbox), purge(outbox), outbox.value(forget)) == (1, 2, 1)
 
 
 # Doubt.

@@ -34,6 +34,10 @@ TOLD: Final = b"""
       from (select id, idempotency_key from outbox.operation order by id limit 50) as o"""
 
 
+OLD: Final = b"update outbox.webhook set received_at = received_at - interval '400 days'"
+HELD: Final = b"select outbox.hold_all(null, 'lane 3', 'x')"
+
+
 def after(before: bytes, outbox: Outbox, query: bytes) -> object:
     outbox.do(before)
     return outbox.value(query)
@@ -50,6 +54,11 @@ STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
     "purge": lambda outbox: outbox.rows(b"select outbox.scrub('10 days', 300), outbox.purge('10 days', 300)"),
     "scrub, too early": lambda outbox: outbox.value(b"select outbox.scrub('4000 days', 300)"),
     "purge, too early": lambda outbox: outbox.value(b"select outbox.purge('4000 days', 300)"),
+    "scrub, held": lambda outbox: after(HELD, outbox, b"select outbox.scrub('10 days', 300)"),
+    "purge, held": lambda outbox: after(HELD, outbox, b"select outbox.scrub('10 days', 300), outbox.purge('10 days', 300)"),
+    "forget webhooks": lambda outbox: after(
+        b";".join((HELD, TOLD, OLD)), outbox, b"select outbox.forget_webhooks('10 days', 300)"
+    ),
     "suspect": lambda outbox: outbox.value(b"select outbox.suspect('default', 1, 403, 60)"),
     "unresolved": lambda outbox: outbox.rows(b"select * from outbox.unresolved"),
     "conflict": lambda outbox: outbox.rows(b"select * from outbox.conflict"),

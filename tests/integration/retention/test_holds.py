@@ -14,6 +14,7 @@ from tests.integration.retention.passing import DAY, MONTH, fill_old, finished, 
 from tests.integration.sql.plain_sql import actions, refused
 from tests.postgres import Connect
 from tests.unit.attempts import answer
+from worker.store.administration import retirable
 from worker.upkeep import run_once
 
 YEAR: Final = 365 * DAY
@@ -206,11 +207,35 @@ def test_a_hold_that_is_placed_after_a_delete_took_its_snapshot_is_seen_by_it(
     assert left(outbox) == {id_: True}
 
 
-def test_retention_sees_every_hold_or_refuses_to_look(outbox: Outbox) -> None:
+UNSEEN: Final[dict[str, bytes]] = {
+    "scrub": b"select outbox.scrub('720:00:00', 9)",
+    "webhooks": b"select outbox.forget_webhooks('720:00:00', 9)",
+    "delete": b"delete from outbox.operation where id = %(id)s",
+    "retry": b"select outbox.retry(%(id)s, 'again')",
+    "late answer": b"update outbox.attempt set late_body = null where operation_id = %(id)s",
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_retention_sees_every_hold_or_refuses_to_look(outbox: Outbox, other: Outbox, name: str) -> None:
+    id_ = finished(outbox, 2 * DAY, reply=answer(400))
+    with outbox.as_owner_of_time():
+        outbox.do(b"update outbox.attempt set late_body = 'late'")
     outbox.do(b"begin isolation level repeatable read")
-    with pytest.raises(psycopg.Error, match="READ COMMITTED"):
-        scrub(outbox)
+    assert outbox.rows(b"select from outbox.legal_hold") == []
+    hold_all(other, "default", None)
+    with refused(outbox.conn, "25001", "READ COMMITTED"):
+        outbox.do(UNSEEN[name], id=id_)
     outbox.do(b"rollback")
+    assert left(outbox) == {id_: True}
+
+
+@pytest.mark.parametrize("name", ["delete", "retry"])
+def test_where_there_never_was_a_hold_any_isolation_will_do(outbox: Outbox, name: str) -> None:
+    id_ = finished(outbox, 2 * DAY, reply=answer(400))
+    outbox.do(b"begin isolation level repeatable read")
+    outbox.do(UNSEEN[name], id=id_)
+    outbox.do(b"commit")
 
 
 # What many holds cost.
@@ -224,6 +249,20 @@ def fetched(outbox: Outbox, work: Callable[[], object]) -> int:
         [after] = outbox.rows(READ)
     assert after["scanned"] == before["scanned"]
     return int(after["fetched"] - before["fetched"])
+
+
+def test_what_is_counted_beforehand_begins_where_all_is_held(outbox: Outbox) -> None:
+    fill_old(outbox, 3000, YEAR, account="partner")
+    fill_old(outbox, 3000, YEAR, account="partner", scrubbed=True)
+    fill_old(outbox, 40, 4 * MONTH)
+    hold_all(outbox, "partner", None)
+
+    def count() -> None:
+        found = retirable(outbox.conn, scrub_after=MONTH, purge_after=2 * MONTH, look=1000)
+        assert (found.scrubbed, found.purged) == (20, 20)
+
+    assert (scrub(outbox, limit=20), purge(outbox, limit=20)) == (20, 20)
+    assert fetched(outbox, count) < 200
 
 
 @pytest.mark.parametrize("scrubbed", [False, True], ids=["scrub", "purge"])

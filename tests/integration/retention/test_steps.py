@@ -89,7 +89,7 @@ async def test_the_batches_of_one_round_end_with_their_time(
     monkeypatch.setattr("worker.upkeep._pass", find)
     pacers: defaultdict[str, Pacer] = defaultdict(lambda: Pacer(clock=clock))
     await run_once(aconn, retention=MONTH, pacers=pacers)
-    assert (passes["scrub"], passes["purge"], passes["rescue"]) == (3, 3, 1)
+    assert (passes["scrub"], passes["purge"], passes["forget_webhooks"], passes["rescue"]) == (3, 3, 3, 1)
     seconds = 0.0
     passes.clear()
     await run_once(aconn, retention=MONTH, pacers=pacers)

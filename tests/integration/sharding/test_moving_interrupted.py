@@ -71,6 +71,22 @@ def test_a_transaction_that_has_enqueued_is_waited_for_and_moves_along(
     assert ids == [(late,)]
 
 
+def test_what_retention_remembers_there_is_forgotten_though_a_pass_is_under_way(
+    outboxes: tuple[Database, Database], here: psycopg.Connection, there: psycopg.Connection
+) -> None:
+    """What arrives may be older than what the pass is about to call held, all of it."""
+    pause(here)
+    there.execute("begin")
+    there.execute("select outbox.retires_after('720:00:00')")
+    with started(commands(*outboxes)) as moving:
+        until(lambda: waits(here, outboxes[1]) or moving.poll() is not None)
+        there.execute("update outbox.retention set scrub_from = clock_timestamp(), webhook_from = 7")
+        there.execute("commit")
+        assert moving.communicate(timeout=60) == ("moved\n", "")
+    marks = "select scrub_from, webhook_from from outbox.retention"
+    assert there.execute(marks).fetchall() == [(None, None)]
+
+
 def test_a_move_that_is_killed_under_way_has_not_happened(
     outboxes: tuple[Database, Database], here: psycopg.Connection, there: psycopg.Connection
 ) -> None:

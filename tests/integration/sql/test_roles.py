@@ -47,13 +47,16 @@ VIEWS: Final = {
     "throughput",
     "conflict",
     "shut",
-} | {"held", "undelivered"}
+    "held",
+    "undelivered",
+}
 SETTINGS: Final = {"account", "endpoint", "schema_version"}
 CHECKING: Final = {"is_exact", "exact", "is_plausible", "is_key"}
 """A check calls its functions in the name of whoever writes the row."""
 ADMIN_FUNCTIONS: Final = {"cancel", "retry", "reissue", "resolve", "pause", "resume", "retire"} | {
     "doubt_history", "adopt_history", "confirm_history", "why_shut", "sizes", "expect_webhooks",
     "hold", "release", "hold_all", "release_all", "is_held", "require_export", "note_export",
+    "webhook_is_held",
 }  # fmt: skip
 WORKER_FUNCTIONS: Final = {"claim", "record", "block", "unblock", "suspect", "rescue", "settle_passed"} | {
     "fold_counts", "scrub", "purge", "forget_workers", "due", "note_history", "doubt_history"
