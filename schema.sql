@@ -3051,8 +3051,8 @@ comment on function outbox.named_by is
 create function outbox.keep_delivery(operation_id bigint, webhook_id bigint, report jsonb) returns void
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     insert into outbox.delivery as d (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence)
-    select o.id, id.value, case when o.payload is null then '' else coalesce(report ->> 'recipient', '') end, (report ->> 'state')::outbox.delivery_state, report ->> 'status',
-           (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
+    select o.id, id.value, case when o.payload is null then '' else coalesce(report ->> 'recipient', '') end,  -- no number comes back to what was scrubbed
+           (report ->> 'state')::outbox.delivery_state, report ->> 'status', (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
            -- An API without ids: its own word that something happened. "failed" and "queued" may be said of what was never begun.
            case when e.id_field is null then report ->> 'state' not in ('unknown', 'queued', 'failed') else id.value <> '' end
       from outbox.operation o
@@ -3298,7 +3298,7 @@ begin
     for met in select n.id, n.account, n.received_at, n.reports from outbox.webhook n where n.id >= coalesce(mark, 0) order by n.id loop
         exit when cardinality(ids) >= max_count or met.received_at >= started_at - lasts or clock_timestamp() > started_at + interval '2 seconds';
         if any_hold and outbox.webhook_is_held(met.account, met.reports) then
-            mark := case when cardinality(ids) = 0 then met.id else mark end;
+            mark := met.id;  -- what is free before it goes now
         else
             ids := ids || met.id;
         end if;
@@ -3313,7 +3313,7 @@ begin
 end $$;
 comment on function outbox.forget_webhooks is
     'Deletes webhooks, which hold phone numbers, that came longer than keep ago; what they told stays in outbox.delivery. What speaks of anything under a legal hold stays. It walks
-for no longer than about 2 s, and where there are holds the next pass begins behind what all of it was held. Returns how many';
+for no longer than about 2 s, and where there are holds the next pass begins behind what it walked over. Returns how many';
 
 create function outbox.delivery_is_scrubbed() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

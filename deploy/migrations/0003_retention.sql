@@ -412,8 +412,8 @@ comment on column outbox.held.held_by is 'Who placed the hold';
 comment on column outbox.held.held_at is 'When';
 
 revoke all on table outbox.legal_hold, outbox.retention, outbox.held from public;
-revoke all on function outbox.is_held, outbox.see_holds, outbox.operation_is_kept, outbox.attempt_is_kept, outbox.retires_after, outbox.old_enough, outbox.old_and_free, outbox.scrub, outbox.purge,
-    outbox.keep_retention_out, outbox.hold, outbox.release, outbox.hold_all, outbox.release_all, outbox.scope, outbox.need_scope,
+revoke all on function outbox.is_held, outbox.see_holds, outbox.operation_is_kept, outbox.attempt_is_kept, outbox.retires_after, outbox.old_enough,
+    outbox.old_and_free, outbox.scrub, outbox.purge, outbox.keep_retention_out, outbox.hold, outbox.release, outbox.hold_all, outbox.release_all, outbox.scope, outbox.need_scope,
     outbox.retire_from_the_start, outbox.require_export, outbox.note_export from public;
 grant execute on function outbox.scrub, outbox.purge to outbox_worker;
 grant select on outbox.held, outbox.legal_hold, outbox.retention to outbox_reader, outbox_admin;
