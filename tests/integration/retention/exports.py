@@ -72,7 +72,7 @@ def read_parquet(folder: Path, table: str) -> list[dict[str, Any]]:
     ]
 
 
-def on_record(outbox: Outbox, name: str) -> list[dict[str, Any]]:
+def on_record(outbox: Outbox, name: Table) -> list[dict[str, Any]]:
     """What an export of all is to hold, as Postgres tells it."""
     table, key, sort = TABLES[name]
     casts = {"payload", "response_headers", "state", "verdict", "phase", "enqueued_by"}
