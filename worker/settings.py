@@ -185,8 +185,9 @@ class Settings(BaseSettings):
     """How often a bell looks for what is due, jitter apart; what a lost notification may cost. One short
     index scan each time."""
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    """How long finished operations keep payload and answer, which hold phone numbers. Longer than any key
-    lives, since only the row knows that the key was used; a month also covers a billing dispute."""
+    """How long finished operations keep payload and answer, which hold phone numbers, and how long webhooks
+    are kept, which do, too. Longer than any key lives, since only the row knows that the key was used; a
+    month also covers a billing dispute."""
     purge_days: Annotated[int, Field(ge=1, le=7300), AfterValidator(_purge_days)] | None = None
     """How long the rows themselves are kept, scrubbed: so long their keys are known. No shorter than
     ``retention_days``; by default twice as long."""

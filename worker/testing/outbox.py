@@ -42,7 +42,8 @@ _EMPTY: Final = """
     delete from outbox.account_meter;
     insert into outbox.account_meter (account) select name from outbox.account;
     update outbox.retention
-       set only_exported = false, exported_until = null, scrub_from = null, purge_from = null;
+       set only_exported = false, exported_until = null,
+           scrub_from = null, purge_from = null, webhook_from = null;
 """
 # What production leaves to minutes: a retry comes at once, and a call that hangs is over in two seconds.
 _SHORT_WAITS: Final = """

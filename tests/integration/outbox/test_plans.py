@@ -55,7 +55,9 @@ STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
     "scrub, too early": lambda outbox: outbox.value(b"select outbox.scrub('4000 days', 300)"),
     "purge, too early": lambda outbox: outbox.value(b"select outbox.purge('4000 days', 300)"),
     "scrub, held": lambda outbox: after(HELD, outbox, b"select outbox.scrub('10 days', 300)"),
-    "purge, held": lambda outbox: after(HELD, outbox, b"select outbox.scrub('10 days', 300), outbox.purge('10 days', 300)"),
+    "purge, held": lambda outbox: after(
+        HELD + b"; select outbox.scrub('10 days', 300)", outbox, b"select outbox.purge('10 days', 300)"
+    ),
     "forget webhooks": lambda outbox: after(
         b";".join((HELD, TOLD, OLD)), outbox, b"select outbox.forget_webhooks('10 days', 300)"
     ),

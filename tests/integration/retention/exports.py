@@ -24,7 +24,8 @@ TABLES: Final[dict[Table, tuple[str, str, str]]] = {
 }
 """Of each: the table, its number of the operation, and by what it is sorted behind that."""
 DELIVERIES: Final = b"""
-    insert into outbox.delivery (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence)
+    insert into outbox.delivery (operation_id, provider_id, recipient, state, status, told_at, webhook_id,
+                                 evidence)
     values (%(id)s, 'job-1', '+919876543211', 'delivered', 'DLVRD', clock_timestamp(), 7, true),
            (%(id)s, 'job-1', '+919876543210', 'failed', '"no", it said', null, 8, false)"""
 
