@@ -49,7 +49,9 @@ def test_parquet_holds_the_same_to_the_byte_and_the_microsecond(outbox: Outbox, 
     found = run(outbox.conn, order(tmp_path / "a", outbox, file_format="parquet"))
     for name in TABLES:
         assert read_parquet(tmp_path / "a", name) == on_record(outbox, name)
-    assert found.attempt_count == len(on_record(outbox, "attempts")) == len(on_record(outbox, "deliveries")) == 4
+    assert (
+        found.attempt_count == len(on_record(outbox, "attempts")) == len(on_record(outbox, "deliveries")) == 4
+    )
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])

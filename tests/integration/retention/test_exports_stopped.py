@@ -71,7 +71,7 @@ def nothing_is_lost(outbox: Outbox, folder: Path) -> None:
 
 BLOCKED: Final = b"""
     select exists (select from pg_stat_activity
-                    where datname = current_database() and wait_event_type = 'Lock' and pid <> pg_backend_pid())"""
+                    where datname = current_database() and wait_event_type = 'Lock')"""
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ BLOCKED: Final = b"""
     ids=["within a part", "before it is noted"],
 )
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_twice(
-    outbox: Outbox, other: Outbox, database: Database, tmp_path: Path, lock: bytes, known: int
+    outbox: Outbox, other: Outbox, database: Database, tmp_path: Path, *, lock: bytes, known: int
 ) -> None:
     fill_old(outbox, 3, 3 * MONTH)
     outbox.do(b"select outbox.require_export(true, 'x')")
@@ -115,9 +115,8 @@ def test_a_file_that_could_not_be_written_leaves_nothing_of_it(tmp_path: Path) -
     with pytest.raises(OSError, match="symbolic links"), written(tmp_path / "a.csv"):
         pass
     (tmp_path / "a.csv.part").unlink()
-    with pytest.raises(KeyboardInterrupt), written(tmp_path / "a.csv") as file:
-        file.write(b"+919876543210")
-        raise KeyboardInterrupt
+    with pytest.raises(TypeError), written(tmp_path / "a.csv") as file:
+        file.write("no bytes")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 

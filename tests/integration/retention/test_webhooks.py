@@ -14,9 +14,7 @@ from tests.integration.sql.webhooks import key_of, report, tell
 from worker.upkeep import run_once
 
 
-def told(
-    outbox: Outbox, *reports: object, account: str = "default", age: timedelta = 2 * MONTH
-) -> int:
+def told(outbox: Outbox, *reports: object, account: str = "default", age: timedelta = 2 * MONTH) -> int:
     """A webhook that came so long ago; its number."""
     id_ = tell(outbox.conn, *reports, account=account)
     outbox.do(

@@ -1,4 +1,4 @@
--- The first operation that became final in a span of time, and where a part of size operations ends; null: with the span.
+-- The first operation that became final in a span of time, and where a part of size operations ends (null: with it).
 --
 -- Run by: an administrator. Index: operation_to_scrub, operation_to_purge. Locks: nothing.
 with near as (
