@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection
@@ -111,7 +111,7 @@ async def run_once(
     Raises:
         psycopg.OperationalError: Postgres is away.
     """
-    passes: dict[str, dict[str, object]] = {
+    passes: dict[str, dict[str, Any]] = {
         "rescue": {"max_count": BATCH},
         "settle": {"max_count": BATCH},
         "scrub": {"keep": _exactly(retention), "max_count": BATCH},
@@ -129,15 +129,16 @@ async def run_once(
     return counts
 
 
-async def _paced(conn: AsyncConnection[TupleRow], name: str, values: dict[str, object], pacer: Pacer) -> int:
+async def _paced(conn: AsyncConnection[TupleRow], name: str, values: dict[str, Any], pacer: Pacer) -> int:
     if not pacer.is_due():
         return 0
+    batch: int = values.get("max_count", BATCH)
     give_up_at, total = pacer.now() + RETIRE_SECONDS, 0
     for _ in range(MOST_BATCHES if name in RETIRING else 1):
         began_at = pacer.now()
         count = await _pass(conn, name, values)
         total += count
-        if count < BATCH:
+        if count < batch:
             pacer.took(pacer.now() - began_at, rest=UNHURRIED.get(name, 0.0))
             break
         if pacer.now() > give_up_at:
@@ -145,7 +146,7 @@ async def _paced(conn: AsyncConnection[TupleRow], name: str, values: dict[str, o
     return total
 
 
-async def _pass(conn: AsyncConnection[TupleRow], name: str, values: dict[str, object]) -> int:
+async def _pass(conn: AsyncConnection[TupleRow], name: str, values: dict[str, Any]) -> int:
     try:
         rows = await (await conn.cursor(row_factory=dict_row).execute(statement(name), values)).fetchall()
     except psycopg.OperationalError:

@@ -160,6 +160,7 @@ declare
         select o.finished_at from outbox.operation o where o.finished_at is not null and o.payload is not null order by o.finished_at limit 1)) end;
     walk refcursor;
     met record;
+    fits boolean;
     ids bigint[];
     mark timestamptz := since;
     met_free boolean := false;
@@ -184,12 +185,13 @@ begin
             continue;
         end if;
         met_free := true;
+        -- By its number alone: with what else has to be so, the plan may be to walk over all that is as old, for each one.
         if scrubbed then
-            perform from outbox.operation o where o.id = met.id and o.payload is null and o.finished_at < until for update skip locked;
+            select o.payload is null and o.finished_at < until into fits from outbox.operation o where o.id = met.id for update skip locked;
         else
-            perform from outbox.operation o where o.id = met.id and o.payload is not null and o.finished_at < until for no key update skip locked;
+            select o.payload is not null and o.finished_at < until into fits from outbox.operation o where o.id = met.id for no key update skip locked;
         end if;
-        ids := case when found then ids || met.id else ids end;
+        ids := case when fits then ids || met.id else ids end;
         exit when cardinality(ids) >= max_count;
     end loop;
     close walk;

@@ -67,7 +67,7 @@ create table outbox.delivery (
 comment on table outbox.delivery is 'How far each recipient of an operation was reached, as the latest webhook (by the provider''s time) tells';
 comment on column outbox.delivery.operation_id is 'The operation';
 comment on column outbox.delivery.provider_id is 'The provider''s id in the webhook, by the id_field of the endpoint; empty: it had none';
-comment on column outbox.delivery.recipient is 'Whom it is about, as the webhook says; empty: it does not, or it came after the operation was scrubbed. Numbered once that is';
+comment on column outbox.delivery.recipient is 'Whom it is about, as the webhook says; empty: it does not. Numbered once the operation is scrubbed';
 comment on column outbox.delivery.state is 'How far it came';
 comment on column outbox.delivery.status is 'The provider''s own word for it';
 comment on column outbox.delivery.told_at is 'When that was, by the provider''s clock; null: it named no time';
@@ -152,8 +152,8 @@ comment on function outbox.named_by is
 create function outbox.keep_delivery(operation_id bigint, webhook_id bigint, report jsonb) returns void
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     insert into outbox.delivery as d (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence)
-    select o.id, id.value, case when o.payload is null then '' else coalesce(report ->> 'recipient', '') end,  -- no number comes back to what was scrubbed
-           (report ->> 'state')::outbox.delivery_state, report ->> 'status', (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
+    select o.id, id.value, coalesce(report ->> 'recipient', ''), (report ->> 'state')::outbox.delivery_state, report ->> 'status',
+           (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
            -- An API without ids: its own word that something happened. "failed" and "queued" may be said of what was never begun.
            case when e.id_field is null then report ->> 'state' not in ('unknown', 'queued', 'failed') else id.value <> '' end
       from outbox.operation o
@@ -369,11 +369,13 @@ create function outbox.webhook_is_held(account text, reports jsonb) returns bool
     language sql stable set search_path = pg_catalog, pg_temp as $$
     select exists (select from outbox.legal_hold h where h.operation_id is null and h.lane is null and h.account = webhook_is_held.account)
         or exists (select from jsonb_path_query(webhook_is_held.reports, '$[*].ids.*') as given (value)
-                     join outbox.operation o on o.provider_id = given.value #>> '{}' and o.account = webhook_is_held.account
-                    where outbox.is_held(o.id, o.account, o.lane))
+                    cross join lateral (  -- value by value, by its index: else a new table is read whole
+                        select n.id, n.account, n.lane from outbox.operation n where n.provider_id = given.value #>> '{}' offset 0) as o
+                    where o.account = webhook_is_held.account and outbox.is_held(o.id, o.account, o.lane))
         or exists (select from jsonb_path_query(webhook_is_held.reports, '$[*].keys[*]') as given (value)
-                     join outbox.operation o on o.idempotency_key = given.value #>> '{}' and o.account = webhook_is_held.account
-                    where outbox.is_held(o.id, o.account, o.lane))
+                    cross join lateral (
+                        select n.id, n.account, n.lane from outbox.operation n where n.idempotency_key = given.value #>> '{}' offset 0) as o
+                    where o.account = webhook_is_held.account and outbox.is_held(o.id, o.account, o.lane))
 $$;
 comment on function outbox.webhook_is_held is
     'Whether a webhook has to stay: its account is under a legal hold, or an operation of the account is that it may speak of, by any id or key in it';

@@ -101,8 +101,11 @@ begin
         raise exception 'what arrived is not what was sent';
     end if;
 end $proof$;
-select outbox.keep_retention_out();  -- a pass that has begun would write what it remembers once more
-select outbox.retire_from_the_start();  -- what it remembers to be held may not be all that is as old
+do $marks$
+begin
+    perform outbox.keep_retention_out();  -- a pass that has begun would write what it remembers once more
+    perform outbox.retire_from_the_start();  -- what it remembers to be held may not be all that is as old
+end $marks$;
 commit;
 $script$, :'tables_there', :'proof');
 \o

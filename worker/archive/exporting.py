@@ -152,5 +152,5 @@ def _copy(conn: Connection[TupleRow], file: Written, table: Table, span: Span) -
 
 def _note(conn: Connection[TupleRow], order: Order, part: Part) -> None:
     """Tell the database that what is in this part may go; told twice, it changes nothing."""
-    files = {table: asdict(file) for table, file in zip(COLUMNS, part.files, strict=True)}
+    files: dict[str, object] = {table: asdict(file) for table, file in zip(COLUMNS, part.files, strict=True)}
     note(conn, part.span, order.reason, {"folder": str(order.folder), **files})

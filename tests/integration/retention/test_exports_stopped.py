@@ -129,8 +129,8 @@ def test_what_somebody_made_final_before_and_commits_later_is_waited_for(
     id_ = outbox.enqueue()
     other.do(b"begin")
     other.do(b"select outbox.cancel(%(id)s, 'in no hurry')", id=id_)
-    pauses = iter([lambda: None, lambda: other.do(b"commit")])
-    waiting = partial(wait_for_writers, pause=lambda _: next(pauses)())
+    pauses = iter([b"select 1", b"commit"])
+    waiting = partial(wait_for_writers, pause=lambda _: other.do(next(pauses)))
     monkeypatch.setattr(exporting, "wait_for_writers", waiting)
     assert run(outbox.conn, order(tmp_path, outbox)).operation_count == 1
     assert list(pauses) == [], "it was seen to wait, and looked again"

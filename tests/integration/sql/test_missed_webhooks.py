@@ -116,19 +116,3 @@ def test_numbers_of_phones_go_with_the_payload_and_webhooks_with_their_retention
     assert value(conn, "select outbox.forget_webhooks('1000:00:00', 100)") == 1
     assert [each["id"] for each in rows(conn, "select id from outbox.webhook")] == [young]
     assert [each["state"] for each in deliveries(conn, id_)] == ["delivered", "failed"], "what it told stays"
-
-
-def test_what_is_told_after_the_scrub_brings_no_number_back(conn: psycopg.Connection) -> None:
-    provider_id = fresh_id()
-    id_ = succeeded(conn, provider_id)
-    ids = {"voice_id": provider_id}
-    tell(conn, report("ringing", ids=ids, recipient="+919876543210"))
-    correlate(conn)
-    age(conn, id_, timedelta(days=50))
-    conn.execute("select outbox.scrub('1000:00:00', 100)")
-    tell(conn, report(ids=ids, recipient="+919876543210"))
-    correlate(conn)
-    assert [(each["recipient"], each["state"]) for each in deliveries(conn, id_)] == [
-        ("", "delivered"),
-        ("#1", "ringing"),
-    ]
