@@ -107,8 +107,6 @@ def test_the_sandbox_reads_the_secret_of_its_webhooks_from_a_file(
     (tmp_path / "default").write_text("0123456789abcdef\n")
     served = []
     sandbox = importlib.import_module("worker.cli.sandbox")
-    monkeypatch.setattr(sandbox, "serve", lambda host, port, settings, *_, **__: served.append(settings))
-    ringonce(
-        "sandbox", "--webhook-url", "http://127.0.0.1:1", "--webhook-secret", f"@{tmp_path / 'default'}"
-    )
+    monkeypatch.setattr(sandbox, "serve", lambda *told, **_: served.append(told[2]))
+    ringonce("sandbox", "--webhook-url", "http://127.0.0.1:1", "--webhook-secret", f"@{tmp_path / 'default'}")
     assert [each.webhooks.secret for each in served] == ["0123456789abcdef"]
