@@ -38,6 +38,11 @@ ROOM = {
     "key-expiring": "--within --json",
     "conflict": "--limit --json",
     "announcement": "--limit --json",
+    "deliveries": "1 --reveal --json",
+    "undelivered": "--account --endpoint --after --limit --json",
+    "webhook": "list expect",
+    "webhook list": "--json",
+    "webhook expect": "sms.send --account --within none 5min 999999999d --reason",
     "purge": "--reason --dry-run --yes --json",
     "completion": "bash zsh fish",
     "status": "--json",
@@ -57,12 +62,12 @@ ROOM = {
     "history adopt": "--lost-since --reason --json",
     "history confirm": "--reason --json",
     "history tolerate": "none 5min 999999999d --json",
-    "migrate": "--dry-run --json",
+    "migrate": "--dry-run --old-workers-are-gone --json",
     "sandbox": "--host --seed --fault --latency --retry-after --key-ttl --credential --replay-header"
     " --tls-cert --tls-key --concurrent --hang-seconds",
 }
 """What a command knows."""
-RUNNING = {"worker", "demo", "top", "dashboard", "metrics"}
+RUNNING = {"worker", "demo", "top", "dashboard", "receiver", "metrics"}
 """They would run until somebody ends them."""
 EXAMINING = {"doctor", "probe"}
 """They ask broker, APIs or the rota, for seconds; they have tests of their own."""
