@@ -1,12 +1,14 @@
 """What a step of ``deploy/migrations`` must not do: lock big tables for long, or break living workers.
 
-It reads the text of statements; ``integration/migrations`` asks Postgres what each of them locks.
+It reads the text of statements; ``integration/migrations`` asks Postgres what each of them locks. What a
+function returned that is dropped and made again, and which defaults it had, it cannot know: look that up.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Final
 
 from worker.store.steps import Step, statements
@@ -17,6 +19,7 @@ SMALL: Final = {
     "account", "account_meter", "endpoint", "history", "schema_version", "suspicion", "throttle", "worker",
 }  # fmt: skip
 """Tables with a row for each of a few things: to read or to write all of one takes no time."""
+_LOCK: Final = re.compile(r"lock (?:table )?(outbox\.\w+(?:, ?outbox\.\w+)*) in ([\w ]+) mode")
 _OUTSIDE: Final = re.compile(
     r"create (unique )?index concurrently if not exists \w+ on outbox\.\w+"
     r"|drop index concurrently if exists outbox\.\w+$"
@@ -32,7 +35,9 @@ _INDEX: Final = re.compile(
 )
 _ROWS: Final = re.compile(r"(?:update|delete from|from|join) (?:only )?outbox\.(\w+)")
 _MADE: Final = re.compile(r"create (?:unlogged )?table (?:if not exists )?outbox\.(\w+)")
-_GONE: Final = re.compile(r"drop (table|view|function|procedure|type|sequence) (?:if exists )?outbox\.(\w+)")
+_GONE: Final = re.compile(
+    r"drop (table|view|function|procedure|type|sequence) (?:if exists )?outbox\.(\w+)(.*)"
+)
 _BODY: Final = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _NOT_VALID: Final = re.compile(r"add constraint (\w+) .*not valid$")
 
@@ -69,9 +74,17 @@ def _plain(statement: str) -> str:
 def _inside(block: Sequence[str], step: Step, made: set[str]) -> Iterator[str]:
     """What is wrong with the statements of one transaction; those of a ``do`` count as its own."""
     unfolded = list(_unfolded(block))
-    for text in unfolded:
+    locks = list(takewhile(lambda text: _locks_as_told(text, step), unfolded))
+    for text in unfolded[len(locks) :]:
         for complaint in (*_scans(text, made), *_takes_away(text, step, unfolded)):
             yield f"{complaint}: {text}"
+
+
+def _locks_as_told(text: str, step: Step) -> bool:
+    """Whether it locks tables in a mode that stands in the head of *step*."""
+    lock = _LOCK.fullmatch(text)
+    names = re.findall(r"\.(\w+)", lock[1]) if lock else []
+    return lock is not None and all(f"{name} ({lock[2]})" in step.locks for name in names)
 
 
 def _unfolded(block: Sequence[str]) -> Iterator[str]:
@@ -87,7 +100,7 @@ def _unfolded(block: Sequence[str]) -> Iterator[str]:
 def _scans(text: str, made: set[str]) -> Iterator[str]:
     """What reads or writes a whole table with locks in its hands, or takes a lock for its own sake."""
     if re.match(r"(lock|vacuum|cluster|reindex|truncate|refresh)\b", text):
-        yield "locks everybody out"
+        yield "locks everybody out, or not at first, or not as the head tells"
     if re.match(r"set |select (pg_catalog\.)?set_config", text):
         yield "timeouts are those of the migration"
     if " concurrently " in f" {text} ":
@@ -142,8 +155,9 @@ def _takes_away(text: str, step: Step, block: Sequence[str]) -> Iterator[str]:
     """What workers of older versions may miss, if the step says that it works with them."""
     gone = _GONE.match(text)
     if gone:
-        again = re.compile(rf"create (or replace )?{gone[1]} outbox\.{gone[2]}\b")
-        if any(map(again.match, block)):
+        again = re.compile(rf"create (?:or replace )?{gone[1]} outbox\.{gone[2]}\b(.*)")
+        callable_too = gone[1] not in ("function", "procedure")
+        if any(callable_too or _is_called_alike(gone[3], new[1]) for new in map(again.match, block) if new):
             return
     less = re.compile(r"drop (column )?(?!constraint|default|not)\w|rename")
     takes = gone or re.match(r"alter \w+ \S+ rename", text) or any(map(less.match, _actions(text)))
@@ -151,17 +165,43 @@ def _takes_away(text: str, step: Step, block: Sequence[str]) -> Iterator[str]:
         yield "takes away what older workers may need: works with workers from this version on"
 
 
+def _is_called_alike(old: str, new: str) -> bool:
+    """Whether a function with *new* arguments takes what one with the *old* ones did; they must be there."""
+    before, after = _arguments(old), _arguments(new)
+    if before is None or after is None or len(after) < len(before):
+        return False
+    kept = [re.sub(r" (default|=) .*", "", each) for each in after[: len(before)]]
+    same = all(now == was or now.endswith(f" {was}") for was, now in zip(before, kept, strict=True))
+    return same and all(re.search(r"^out | (default|=) ", each) for each in after[len(before) :])
+
+
+def _arguments(text: str) -> list[str] | None:
+    """What stands in the parentheses that *text* begins with; None: there are none."""
+    if not text.strip().startswith("("):
+        return None
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == ")" and not depth:
+            inside = text[text.index("(") + 1 : place].strip()
+            return _split(inside) if inside else []
+    return None
+
+
 def _actions(text: str) -> list[str]:
     """The actions of an ``alter table``, which are set apart by commas outside of parentheses and quotes."""
     altered = _ALTER.match(text)
-    if altered is None:
-        return []
-    actions, depth, quoted = [""], 0, False
-    for character in altered[2]:
+    return _split(altered[2]) if altered else []
+
+
+def _split(text: str) -> list[str]:
+    """*text* at its commas, but for those in parentheses and quotes."""
+    pieces, depth, quoted = [""], 0, False
+    for character in text:
         quoted ^= character == "'"
         depth += 0 if quoted else (character == "(") - (character == ")")
         if character == "," and not depth and not quoted:
-            actions.append("")
+            pieces.append("")
         else:
-            actions[-1] += character
-    return [each.strip() for each in actions]
+            pieces[-1] += character
+    return [each.strip() for each in pieces]

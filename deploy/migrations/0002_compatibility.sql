@@ -5,6 +5,8 @@
 
 begin;
 
+lock table outbox.schema_version in access exclusive mode;
+
 alter table outbox.schema_version
     add column compatible_from integer
         constraint schema_version_is_compatible_with_the_past check (compatible_from between 1 and version);

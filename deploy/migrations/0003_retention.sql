@@ -1,9 +1,13 @@
 -- Legal holds, and retention that waits for exports.
 --
 -- Works with workers from: 1
--- Locks: operation (share row exclusive), attempt (share row exclusive), account (share row exclusive), action (share row exclusive)
+-- Locks: operation (exclusive), attempt (share row exclusive), account (share row exclusive), action (share row exclusive)
 
 begin;
+
+-- In this mode, and first: who has locked an operation's row goes ahead, and who has not waits with nothing in its hands.
+lock table outbox.operation in exclusive mode;
+lock table outbox.attempt, outbox.account, outbox.action in share row exclusive mode;
 
 comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, retire, hold, release, export, require_export, doubt_history, adopt_history,
 confirm_history';

@@ -1,9 +1,13 @@
 -- Webhooks: what the provider tells is kept, leads to its operation, settles what it proves, and is missed where it was due.
 --
 -- Works with workers from: 1
--- Locks: operation (share row exclusive), endpoint (share row exclusive), retention (access exclusive)
+-- Locks: operation (exclusive), retention (access exclusive), endpoint (share row exclusive), conflict (access exclusive)
 
 begin;
+
+lock table outbox.operation in exclusive mode;
+lock table outbox.retention in access exclusive mode;
+lock table outbox.endpoint in share row exclusive mode;
 
 do $$
 begin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,17 +14,19 @@ import pytest
 
 from tests.acceptance.delivering import Node, all_succeed, executed_once_each, furnish, node
 from tests.acceptance.producing import Producer
-from tests.integration.migrations.steps import FIRST, step_file, steps_of
+from tests.catalogs import catalog, differences
 from tests.postgres import Database, Server, load
 from tests.releases import RELEASES, Release
+from tests.steps import FIRST, step_file, steps_of
 from tests.waiting import PATIENCE, until
 from worker.sandbox import Faults, Sandbox, SandboxSettings
-from worker.store.migrate import migrate
+from worker.store.migrate import installed_version, migrate
+from worker.store.steps import Step
 
 API = SandboxSettings(faults=Faults(latency_seconds=(0.05, 0.1)))
 SETTINGS = {"CONCURRENCY": 50, "POLL_SECONDS": 0.5}
 BOUND: Final = 2.0
-"""Seconds that a claim may wait because of a migration: ``LONG_SECONDS`` of it, and a busy machine."""
+"""Seconds that a claim may wait because of a migration: ``LONG_SECONDS``, its work, and a busy machine."""
 WAITING: Final = """
     select coalesce(max(extract(epoch from clock_timestamp() - l.waitstart))
                     filter (where a.application_name <> 'migration'), 0)::float8,
@@ -33,6 +35,10 @@ WAITING: Final = """
      where not l.granted and l.locktype in ('relation', 'tuple', 'transactionid')
        and a.datname = current_database()
 """
+FROM_THE_FLEET: Final = ("rows ", "endpoint ")
+"""Facts in a catalog that have come from what was delivered, and how."""
+DEADLOCKS: Final = "select deadlocks from pg_stat_database where datname = current_database()"
+VERSIONS: Final = "select distinct version from outbox.worker where node like 'old-%'"
 ONCE: Final = "select verdict::text, recorded, late, count(*) from outbox.attempt group by 1, 2, 3"
 
 
@@ -58,7 +64,7 @@ class Watch:
 
     def _run(self) -> None:
         with psycopg.connect(self._url, autocommit=True, application_name="watch") as conn:
-            while not self._over.wait(0.01):
+            while not self._over.wait(0.05):  # Postgres knows since when somebody waits
                 [(waited, since)] = conn.execute(WAITING).fetchall()
                 self.longest = max(self.longest, waited)
                 self.tries |= {since} - {None}
@@ -88,12 +94,14 @@ def next_steps(tmp_path: Path) -> Path:
     step_file(
         folder,
         FIRST,
+        "lock table outbox.operation, outbox.attempt in access exclusive mode;\n"
         "alter table outbox.operation add column x integer not null default 7;\n"
         "alter table outbox.attempt add column x integer;\n"
         "alter table outbox.operation add constraint operation_x_is_big check (x > 6) not valid;\n"
         "create or replace function outbox.is_key(key text) returns boolean\n"
         "    language sql immutable parallel safe\n"
         "    return octet_length(key) between 1 and 255 and key !~ '[^!-~]';",
+        locks="operation (access exclusive), attempt (access exclusive)",
     )
     step_file(
         folder,
@@ -106,20 +114,29 @@ def next_steps(tmp_path: Path) -> Path:
     return folder
 
 
-def run_migration(url: str, steps: Path) -> int | None:
+def run_migration(url: str, steps: Sequence[Step] | None) -> None:
     with psycopg.connect(url, autocommit=True, application_name="migration") as conn:
-        return migrate(conn, steps=steps_of(steps)).before
+        assert migrate(conn, steps=steps).is_needed
 
 
-def migrates_beside_an_app(url: str, steps: Path, watch: Watch) -> int | None:
-    """Migrate while an app keeps a transaction open until two tries have given up."""
+def migrates_beside_an_app(url: str, steps: Sequence[Step] | None, watch: Watch) -> None:
+    """Migrate while an app keeps a transaction open until a try has given up."""
+    tries = len(watch.tries) + 2
     with ThreadPoolExecutor(1) as threads:
         with psycopg.connect(url, application_name="app") as app:
             app.execute("select outbox.enqueue('sms.send', '{\"to\": \"slow\"}')")
-            before = threads.submit(run_migration, url, steps)
-            until(lambda: before.done() or len(watch.tries) >= 3, within=30, told=lambda: watch.tries)
+            done = threads.submit(run_migration, url, steps)
+            until(lambda: done.done() or len(watch.tries) >= tries, within=30, told=lambda: watch.tries)
+            assert not done.done(), "nobody was in the way of the migration"
             app.commit()
-        return before.result(60)
+        done.result(60)
+
+
+def has_the_schema(conn: psycopg.Connection, template: Database) -> None:
+    """It is what schema.sql makes, but for what has been delivered meanwhile."""
+    with psycopg.connect(template.url, autocommit=True) as fresh:
+        found = differences(catalog(conn), catalog(fresh))
+    assert [each for each in found if not each[2:].startswith(FROM_THE_FLEET)] == []
 
 
 def delivered(api: Sandbox, more: int) -> None:
@@ -128,10 +145,10 @@ def delivered(api: Sandbox, more: int) -> None:
     until(lambda: api.counts().executions >= at_first + more, within=30, told=api.counts)
 
 
-def test_a_migration_under_load_blocks_no_claim_for_long_and_has_nothing_sent_twice_or_lost(
-    old_outbox: Database, release: Release, next_steps: Path, tmp_path: Path
+def test_a_migration_under_load_gives_the_schema_blocks_no_claim_for_long_and_has_nothing_sent_twice_or_lost(
+    old_outbox: Database, release: Release, template: Database, next_steps: Path, tmp_path: Path
 ) -> None:
-    """Two released nodes deliver while an app enqueues; the schema changes; new nodes take their places."""
+    """Two released nodes deliver while an app enqueues; the schema changes; a new node takes their place."""
     url = old_outbox.url
     code = release.unpack(tmp_path / "code")
     with (
@@ -150,21 +167,27 @@ def test_a_migration_under_load_blocks_no_claim_for_long_and_has_nothing_sent_tw
 
         old = [start(name, PYTHONPATH=code) for name in ("old-1", "old-2")]
         delivered(api, 100)
-        assert migrates_beside_an_app(url, next_steps, watch) == release.schema_version
+        assert installed_version(conn) == release.schema_version
+        migrates_beside_an_app(url, None, watch)
+        has_the_schema(conn, template)
+        migrates_beside_an_app(url, steps_of(next_steps), watch)
         delivered(api, 50)
         new = start("new-1")
         until(lambda: on_duty(conn, "new-1"), within=30, told=lambda: new.log)
         delivered(api, 50)  # by old ones and a new one, side by side
+        assert conn.execute(VERSIONS).fetchall() == [(str(release).partition("-")[0],)]
         for running in old:
-            assert running.stop(within=30) == 0
+            running.tell_to_stop()
+        assert [running.ends(within=30) for running in old] == [0, 0]
         delivered(api, 50)
         producer.stop()
-        all_succeed(conn, producer.count + 1, within=60)
-        assert conn.execute(ONCE).fetchall() == [("accepted", True, False, producer.count + 1)]
+        total = producer.count + 2
+        all_succeed(conn, total, within=60)
+        assert conn.execute(ONCE).fetchall() == [("accepted", True, False, total)]
         executed_once_each(api, conn)
-        assert api.counts().requests == producer.count + 1
-        assert len(watch.tries) >= 3, "nobody was in the way of the migration"
+        assert api.counts().requests == total
         assert watch.longest < BOUND
+        assert conn.execute(DEADLOCKS).fetchone() == (0,)
 
 
 def on_duty(conn: psycopg.Connection, name: str) -> bool:

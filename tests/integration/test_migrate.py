@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.migrations.steps import FIRST, step_file, steps_of
 from tests.postgres import Database, Server
+from tests.steps import FIRST, step_file, steps_of
 from tests.waiting import until
 from worker.errors import SchemaMismatch, StoreUnavailable
 from worker.store import migrate as migrations

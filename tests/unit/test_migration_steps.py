@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import tomllib
+from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.documents import ROOT
-from tests.integration.migrations.steps import FIRST, PRESENT, step_file
 from tests.online_safety import dangers, never_validated
+from tests.releases import RELEASES
+from tests.steps import FIRST, PRESENT, step_file
 from worker.errors import SchemaMismatch
 from worker.store.connection import SCHEMA_VERSION
 from worker.store.steps import Step, find_steps, read_steps, statements
 
+RELEASED: Final = {
+    "0.1.0-1": "bcb2c5700560876ebfed37fe9868f55f5882391d8a99d932c7e689aa339aa09d",  # of commit 1a0e3cc
+}
+"""SHA-256 of the schema of each release: ``git show COMMIT:schema.sql | sha256sum``."""
 INDEX = "create index concurrently if not exists operation_by_x on outbox.operation (x);"
 
 
@@ -24,6 +31,10 @@ def test_every_step_is_safe_under_a_live_fleet(step: Step) -> None:
 
 def test_every_constraint_that_is_added_unchecked_is_checked_later() -> None:
     assert never_validated(PRESENT) == set()
+
+
+def test_what_is_kept_of_a_release_has_the_schema_that_people_were_given() -> None:
+    assert {str(each): sha256(each.schema.encode()).hexdigest() for each in RELEASES} == RELEASED
 
 
 def test_the_last_step_leads_to_the_version_that_workers_need() -> None:
@@ -64,12 +75,19 @@ def only(folder: Path) -> Step:
         "alter table outbox.operation drop column lane;",
         "alter type outbox.state rename value 'failed' to 'refused';",
         "drop function outbox.enqueue_many;",
+        "drop function outbox.x; create function outbox.x() returns text return null;",
+        "drop function outbox.x(int); create function outbox.x(y text) returns text return y;",
+        "drop function outbox.x(int, int); create function outbox.x(y int) returns int return y;",
+        "drop function outbox.x(int); create function outbox.x(y int, z int) returns int return z;",
         "drop view outbox.status; create view outbox.stats as select 1 as x;",
         "update outbox.operation set lane = '';",
         "delete from outbox.attempt where late;",
         "with old as (select id from outbox.operation) delete from outbox.worker using old;",
         "insert into outbox.finished_count select account, endpoint, state, 1 from outbox.operation;",
         "lock table outbox.worker;",
+        "lock table outbox.worker in access exclusive mode;",
+        "lock table outbox.operation in share mode;",
+        "create table outbox.x (); lock table outbox.operation in access exclusive mode;",
         "truncate outbox.finished_count;",
         "set local lock_timeout = '1h';",
         "do $$ begin if true then update outbox.operation set lane = ''; end if; end $$;",
@@ -104,7 +122,14 @@ def test_what_cannot_be_repeated_is_not_taken_out_of_the_transaction(tmp_path: P
         "alter table outbox.operation add constraint x check (id > 0) not valid;",
         "alter table outbox.operation drop constraint operation_is_finished_when_final;",
         "alter table outbox.endpoint add column x integer check (x > 0); update outbox.endpoint set x = 1;",
-        "drop function outbox.x(int); create function outbox.x(y text) returns text language sql return y;",
+        (
+            "drop function outbox.x(numeric(9, 2), text); create function outbox.x(\n"
+            "    y numeric(9, 2), z text, more text default 'a, b', out w int) language sql return 1;"
+        ),
+        (
+            "lock table outbox.operation, outbox.attempt in access exclusive mode;"
+            " lock outbox.worker in share mode; alter table outbox.operation add column x integer;"
+        ),
         (
             "create or replace function outbox.x() returns void language plpgsql as $$ begin\n"
             " update outbox.operation set lane = ''; commit; -- it's its own affair\nend $$;"
@@ -114,7 +139,8 @@ def test_what_cannot_be_repeated_is_not_taken_out_of_the_transaction(tmp_path: P
     ],
 )
 def test_what_takes_no_time_and_takes_nothing_away_is_let_through(tmp_path: Path, block: str) -> None:
-    step_file(tmp_path, FIRST, block)
+    locks = "operation (access exclusive), attempt (access exclusive), worker (share)"
+    step_file(tmp_path, FIRST, block, locks=locks)
     assert dangers(only(tmp_path)) == []
 
 
@@ -180,6 +206,15 @@ def test_statements_are_told_apart_as_postgres_does() -> None:
         "select $$;$$, $x$ $$ ; $x$",
         "insert into t values (-1, 2 / 1)",
     ]
+
+
+def test_a_transaction_begins_by_taking_its_locks(tmp_path: Path) -> None:
+    step_file(tmp_path, FIRST, "LOCK TABLE a;\nlock b, c;\nselect 1;\nlock d;")
+    [part] = only(tmp_path).parts
+    assert part.locking == "begin;\nLOCK TABLE a;\nlock b, c"
+    assert part.sql.removeprefix(part.locking).startswith(";\nselect 1;\nlock d;\ninsert into")
+    step_file(tmp_path, FIRST, "select 1;")
+    assert only(tmp_path).parts[0].locking == "begin"
 
 
 def test_a_wheel_brings_the_steps_as_it_brings_the_schema() -> None:

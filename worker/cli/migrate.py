@@ -64,16 +64,17 @@ def migrate(*, dry_run: bool, old_workers_are_gone: bool, as_json: bool) -> None
     else:
         click.echo(f"would bring outbox schema {done.before} to {done.after} in {where}:")
         for step in done.steps:
-            click.echo(_plan(step))
+            click.echo(_plan(step, breaks=step in done.breaking))
 
 
-def _plan(step: Step) -> str:
+def _plan(step: Step, *, breaks: bool) -> str:
     made = ", ".join(step.outside_of_a_transaction)
     lines = [
         f"{step}: {step.brings}",
         f"    locks {step.locks}",
         *([f"    makes {made} outside of a transaction"] if made else []),
-        f"    works with workers from schema {step.workers_from}",
+        f"    works with workers from schema {step.workers_from}"
+        + ("; refused while older workers live, unless --old-workers-are-gone" if breaks else ""),
     ]
     return "\n".join(lines)
 

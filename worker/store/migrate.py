@@ -9,14 +9,24 @@ Decisions:
     2026-11-29: that lock is asked for again and again, not waited for: whoever waits in a statement holds a
     snapshot, and an index that is made concurrently waits for that, with the lock in its hands.
     2026-11-29: while a step waits for a table's lock, every claim waits behind it. It therefore waits for
-    less than Postgres' ``deadlock_timeout`` (1 s), steps back for longer than it waited, and tries again;
-    and a deadlock is its own to lose. Once in ``FEW`` tries it waits for a little more, because only who
-    has waited for 1 s makes an autovacuum let go.
+    less than Postgres' ``deadlock_timeout`` (1 s), for all that it locks together, steps back for longer
+    than it waited, and tries again. Once in ``FEW`` tries it waits for a little more, because only who has
+    waited for 1 s makes an autovacuum let go.
+    2026-11-29: two that wait for each other are told apart that way, or by Postgres after 1 s, and then it
+    may be the other who has to begin anew; workers do. So that it does not come to that, a transaction
+    locks before it does anything else, and ``operation`` before ``attempt``, in ``exclusive`` mode or a
+    stronger one. A claim writes operations before attempts, a record attempts before operations: with a
+    weaker lock of either table one of them would hold what the step wants, and want what it holds. But
+    both lock rows of operations first, and who has done that is let through to whatever else it wants
+    there, ahead of who waits for a lock that does not go with it.
+    2026-11-29: with locks in its hands it works for ``HOLD_SECONDS`` at most, and what takes longer is not
+    tried again: it would take as long again, with claims waiting for it.
     2026-11-29: a concurrent index waits for transactions, with no lock that claims need. It may wait long.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,13 +58,13 @@ PATIENCE_SECONDS: Final = 60
 INDEX_PATIENCE_SECONDS: Final = 1800
 """How long a concurrent index waits for transactions that were open before it; nobody waits for it."""
 SHORT_SECONDS: Final = 0.4
-"""How long a step waits for a lock: less than the ``deadlock_timeout``."""
+"""How long a step waits for its locks, all together: less than the ``deadlock_timeout``."""
 LONG_SECONDS: Final = 1.5
 """How long it does so now and then: more than that."""
 FEW: Final = 4
 """The last of so many tries is a long one."""
-HOLD_SECONDS: Final = 5.0
-"""How long one statement of a transaction may run, with whatever it has locked in its hands."""
+HOLD_SECONDS: Final = 2.0
+"""How long a transaction may work, with whatever it has locked in its hands; a tenth is usual."""
 _PAUSE_SECONDS: Final = 0.2
 _UNTROUBLED: Final = """
     select set_config(name, '0', false) from pg_settings
@@ -82,6 +92,8 @@ class Migration:
     """The version that is there now, or would be."""
     steps: tuple[Step, ...] = ()
     """From one to the other; empty also if the whole schema was new."""
+    breaking: tuple[Step, ...] = ()
+    """Those of them that break workers with which the version before still works."""
 
     @property
     def is_needed(self) -> bool:
@@ -108,8 +120,9 @@ def migrate(
         SchemaMismatch: the database has a newer version or an ``outbox`` that is somebody else's; or workers
             live that may be too old for a step, and nobody says that *old_workers_are_gone*. Nothing was
             changed.
-        StoreUnavailable: another migration did not end, or somebody did not let go of what a step has to
-            lock; the steps before that one are done.
+        StoreUnavailable: another migration did not end, somebody did not let go of what a step has to lock,
+            a step took too long with locks in its hands, or somebody cancelled it; the steps before that
+            one are done.
         psycopg.Error: Postgres refused the schema or a step, of whose last transaction nothing is left; the
             steps before are done.
     """
@@ -166,7 +179,8 @@ def find_schema(package: Traversable = _PACKAGE, checkout: Path = _CHECKOUT) -> 
 
 
 def _plan(conn: Connection[TupleRow], steps: Sequence[Step]) -> Migration:
-    found = installed_version(conn)
+    there = installed(conn)
+    found = there.version if there else None
     target = max([SCHEMA_VERSION, *(each.number for each in steps)])
     missing = tuple(each for each in steps if each.number > (SCHEMA_VERSION if found is None else found))
     if found is not None and found > target:
@@ -178,20 +192,20 @@ def _plan(conn: Connection[TupleRow], steps: Sequence[Step]) -> Migration:
         raise SchemaMismatch(
             f"the database has outbox schema {found}, and this ringonce knows no way from there to {target}"
         )
-    return Migration(found, target, missing)
+    breaking = tuple(each for each in missing if there and each.workers_from > there.compatible_from)
+    return Migration(found, target, missing, breaking)
 
 
 def _refuse_to_break_workers(conn: Connection[TupleRow], plan: Migration) -> None:
     """Workers may live that are as old as the outbox works with: what they need must not be taken away."""
-    found = installed(conn)
-    breaking = [each for each in plan.steps if found and each.workers_from > found.compatible_from]
-    if not breaking:
+    if not plan.breaking:
         return
+    first = plan.breaking[0]
     alive = "select count(*) from outbox.worker where lease_expires_at > clock_timestamp()"
     [living] = conn.execute(alive).fetchone() or (0,)
     if living:
         raise SchemaMismatch(
-            f"migration {breaking[0]} works only with workers from schema {breaking[0].workers_from} on, and "
+            f"migration {first} works only with workers from schema {first.workers_from} on, and "
             f"{living} live that may be older (look into outbox.worker): stop those, "
             "then migrate with --old-workers-are-gone"
         )
@@ -199,19 +213,65 @@ def _refuse_to_break_workers(conn: Connection[TupleRow], plan: Migration) -> Non
 
 def _run(conn: Connection[TupleRow], step: Step, part: Part) -> None:
     """Run one transaction of *step*, as often as it takes to get its locks."""
-    _set(conn, statement_timeout=HOLD_SECONDS)
+    _set(conn, statement_timeout=0, idle_in_transaction_session_timeout=HOLD_SECONDS)
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     for number in count(1):
         waited = SHORT_SECONDS if number % FEW else LONG_SECONDS
         _set(conn, lock_timeout=waited)
         try:
-            conn.execute(part.sql.encode())
+            with _within(conn, waited):
+                conn.execute(part.locking.encode())
+            _work(conn, step, part)
             return
-        except (LockNotAvailable, DeadlockDetected, QueryCanceled) as error:
+        except QueryCanceled as error:
+            raise StoreUnavailable(
+                f"migration {step}: somebody cancelled it; nothing is left of it, "
+                "and the steps before are done"
+            ) from error
+        except (TimeoutError, LockNotAvailable, DeadlockDetected) as error:
             conn.rollback()
             if time.monotonic() > give_up_at:
                 raise _held_up(conn, step, PATIENCE_SECONDS) from error
         time.sleep(2 * waited)  # in which claims that queued behind it go on
+
+
+def _work(conn: Connection[TupleRow], step: Step, part: Part) -> None:
+    """Do what *part* is for, once it has its locks. A view, say, that it replaces may still be in use."""
+    _set(conn, lock_timeout=SHORT_SECONDS)
+    try:
+        with _within(conn, SHORT_SECONDS + HOLD_SECONDS):
+            conn.execute(part.sql.removeprefix(part.locking).encode())
+    except TimeoutError as error:
+        raise StoreUnavailable(
+            f"migration {step} took longer than {span(HOLD_SECONDS)} with locks that workers wait for; "
+            "nothing is left of it, and the steps before are done: run it again when Postgres has less to do"
+        ) from error
+
+
+@contextmanager
+def _within(conn: Connection[TupleRow], seconds: float) -> Iterator[None]:
+    """Cut what the block has Postgres do after so many *seconds*, of however many statements and locks it is.
+
+    Raises:
+        TimeoutError: it was cut.
+    """
+    is_cut = threading.Event()
+
+    def cut() -> None:
+        is_cut.set()
+        conn.cancel_safe()
+
+    timer = threading.Timer(seconds, cut)
+    timer.start()
+    try:
+        yield
+    except QueryCanceled as error:
+        if is_cut.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
+        timer.join()  # so that it cuts nothing that comes later; Postgres ignores it between statements
 
 
 def _run_outside(conn: Connection[TupleRow], step: Step, part: Part) -> None:

@@ -3,19 +3,22 @@
     -- What the step brings, in a line.
     --
     -- Works with workers from: 3               the oldest version whose workers go on working after it
-    -- Locks: account (access exclusive)        tables that were there before, whose writers may have to wait
+    -- Locks: account (access exclusive)        what was there before, whose writers may have to wait
     -- Outside of a transaction: operation_by_x the indexes that are made concurrently, if there are any
 
     create index concurrently if not exists operation_by_x on outbox.operation (x);
 
     begin;
-    create function ...
+    lock table outbox.account in access exclusive mode;
+    alter table outbox.account add column ...
     insert into outbox.schema_version (version, compatible_from) values (5, 3);
     commit;
 
-What stands between ``begin`` and ``commit`` is all or nothing; the last such block writes the version. What
-stands outside is run by itself, cannot be undone, and must be such that it can be repeated: a step that was
-interrupted is begun again. ``psql -v ON_ERROR_STOP=1 -f`` runs the same file, without retries.
+What stands between ``begin`` and ``commit`` is all or nothing; the last such block writes the version. It
+begins by locking the tables that it needs to itself, ``operation`` before ``attempt`` (``migrate`` says why).
+What stands outside is run by itself, cannot be undone, and must be such that it can be repeated: a step that
+was interrupted is begun again. ``psql -v ON_ERROR_STOP=1 -f`` runs the same file, without retries, and
+without limits: give it ``PGOPTIONS='-c lock_timeout=400ms'``.
 
 Decisions:
     2026-11-29: a step has no way back. Undoing one under a live fleet needs a step of its own, so it is one.
@@ -28,10 +31,11 @@ Decisions:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +54,7 @@ _HEAD: Final = {
 _INDEX: Final = re.compile(
     r"create\s+(?:unique\s+)?index\s+concurrently\s+if\s+not\s+exists\s+(\w+)", re.IGNORECASE
 )
+_LOCK: Final = re.compile(r"lock\b", re.IGNORECASE)
 _TOKEN: Final = re.compile(
     r"(?P<comment>--[^\n]*|/\*.*?\*/)"
     r"|(?P<end>;)"
@@ -65,6 +70,8 @@ class Part:
 
     sql: str
     in_transaction: bool
+    locking: str = ""
+    """What a transaction begins with: it takes its locks."""
     index: str | None = None
     """The index that it makes concurrently."""
 
@@ -158,7 +165,7 @@ def _parts(text: str) -> Iterator[Part]:
         if statement.lower() == "begin":
             block = []
         elif statement.lower() == "commit" and block is not None:
-            yield Part(";\n".join(["begin", *block, "commit"]), in_transaction=True)
+            yield _transaction([*block, "commit"])
             block = None
         elif block is not None:
             block.append(statement)
@@ -166,7 +173,12 @@ def _parts(text: str) -> Iterator[Part]:
             index = _INDEX.match(statement)
             yield Part(statement, in_transaction=False, index=index[1] if index else None)
     if block is not None:
-        yield Part(";\n".join(block), in_transaction=True)  # which never commits: _complaint refuses it
+        yield _transaction(block)  # which never commits: _complaint refuses it
+
+
+def _transaction(block: Sequence[str]) -> Part:
+    locks = takewhile(_LOCK.match, block)
+    return Part(";\n".join(["begin", *block]), in_transaction=True, locking=";\n".join(["begin", *locks]))
 
 
 def _complaint(step: Step) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.documents import RUNBOOK, snippet
 from tests.integration.cli.running import KEY, PAYLOAD, Ringonce, printed, refusal, run, said
-from tests.integration.migrations.steps import PRESENT
+from tests.steps import FIRST, PRESENT, step_file
 from worker.cli import ROOMS, cli
 from worker.store.administration import add_account
 from worker.store.connection import SCHEMA_VERSION
@@ -74,6 +74,17 @@ def test_migrate_says_which_steps_it_would_take_what_they_lock_and_which_it_take
     did = said(old_outbox(*apply))
     assert f"{file}outbox schema {SCHEMA_VERSION} applied to database" in did
     assert said(old_outbox("migrate")).startswith(f"outbox schema already at {SCHEMA_VERSION} in database")
+
+
+def test_migrate_says_which_step_it_would_refuse_while_older_workers_live(
+    ringonce: Ringonce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = "; refused while older workers live, unless --old-workers-are-gone"
+    monkeypatch.setattr("worker.store.migrate.find_steps", lambda: tmp_path)
+    for oldest, told in [(1, ""), (SCHEMA_VERSION, refused)]:
+        step_file(tmp_path, FIRST, "", workers_from=oldest)
+        would = said(ringonce("migrate", "--dry-run"))
+        assert f"    works with workers from schema {oldest}{told}\n" in would
 
 
 def test_migrate_leaves_a_newer_database_alone(ringonce: Ringonce, conn: psycopg.Connection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -13,9 +13,10 @@ import psycopg
 import pytest
 
 from tests.catalogs import catalog, differences
-from tests.integration.migrations.steps import PRESENT, connected
+from tests.integration.migrations.connecting import connected
 from tests.postgres import SCHEMA, Database, Server, load
 from tests.releases import RELEASES, Release
+from tests.steps import PRESENT
 from worker.store.migrate import migrate
 from worker.store.steps import Step, find_steps
 
@@ -29,10 +30,12 @@ STRONG: Final = {
 """What writers wait for, the weakest first."""
 LOCKED: Final = """
     select c.relname, l.mode from pg_locks l join pg_class c on c.oid = l.relation
-     where l.pid = pg_backend_pid() and c.relnamespace = 'outbox'::regnamespace and c.relkind in ('r', 'p')
+     where l.pid = pg_backend_pid()
+       and c.relnamespace = 'outbox'::regnamespace and c.relkind in ('r', 'p', 'v')
 """
-TABLES: Final = """
-    select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'p')
+THERE: Final = """
+    select relname, relkind = 'v' from pg_class
+     where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'p', 'v')
 """
 
 
@@ -51,6 +54,15 @@ def present(template: Database) -> set[str]:
     """What schema.sql makes."""
     with connected(template) as conn:
         return catalog(conn)
+
+
+@pytest.fixture(scope="module")
+def sample(server: Server, template: Database) -> Iterator[psycopg.Connection]:
+    """A database with the same, which a test may change in a transaction that it rolls back."""
+    database = server.create(template=template)
+    with connected(database) as conn:
+        yield conn
+    server.drop(database)
 
 
 def test_there_is_a_release_to_come_from() -> None:
@@ -102,25 +114,43 @@ def declared(step: Step) -> dict[str, str]:
     return dict(re.findall(r"(\w+) \(([\w ]+)\)", step.locks))
 
 
+def locked(conn: psycopg.Connection, among: Iterable[str]) -> dict[str, str]:
+    """Which of them *conn*'s transaction holds, and the strongest mode of each."""
+    held = [each for each in conn.execute(LOCKED).fetchall() if each[0] in among and each[1] in STRONG]
+    return {name: STRONG[mode] for name, mode in sorted(held, key=lambda each: list(STRONG).index(each[1]))}
+
+
 @each_release
-def test_the_head_of_a_step_tells_what_writers_wait_for(server: Server, release: Release) -> None:
+def test_a_step_locks_what_its_head_tells_and_tables_before_anything_else(
+    server: Server, release: Release
+) -> None:
+    """Who waits for one table with another in its hands may be waited for."""
     with outbox_of(server, release) as old, connected(old) as conn:
-        for step in PRESENT:
-            if step.number <= release.schema_version:
-                continue
-            before = {name for (name,) in conn.execute(TABLES).fetchall()}
-            locked: dict[str, str] = {}
+        for step in [each for each in PRESENT if each.number > release.schema_version]:
+            is_view = dict(conn.execute(THERE).fetchall())
+            at_first: dict[str, str] = {}
+            at_last: dict[str, str] = {}
             for part in step.parts:
                 if not part.in_transaction:
                     conn.execute(part.sql.encode())
                     continue
-                conn.execute(part.sql.removesuffix("commit").encode())
-                held = [each for each in conn.execute(LOCKED).fetchall() if each[1] in STRONG]
-                for table, mode in sorted(held, key=lambda each: list(STRONG).index(each[1])):
-                    if table in before:
-                        locked[table] = STRONG[mode]
+                conn.execute(part.locking.encode())
+                at_first |= locked(conn, is_view)
+                conn.execute(part.sql.removeprefix(part.locking).removesuffix("commit").encode())
+                at_last |= locked(conn, is_view)
                 conn.execute("commit")
-            assert (step.name, locked) == (step.name, declared(step))
+            assert (step.name, at_last) == (step.name, declared(step))
+            tables = {name: mode for name, mode in at_last.items() if not is_view[name]}
+            assert (step.name, at_first) == (step.name, tables)
+
+
+def test_steps_lock_operations_first_and_against_whoever_locks_rows_there() -> None:
+    """Claims write operations before attempts, records attempts before operations; both lock rows first."""
+    for step in PRESENT:
+        order = list(declared(step))
+        if "attempt" in order:
+            assert order[0] == "operation", step
+            assert declared(step)["operation"] in ("exclusive", "access exclusive")
 
 
 @pytest.mark.parametrize(
@@ -192,11 +222,15 @@ def test_the_head_of_a_step_tells_what_writers_wait_for(server: Server, release:
         "update outbox.schema_version set compatible_from = null",
     ],
 )
-def test_the_comparison_sees(conn: psycopg.Connection, present: set[str], change: str) -> None:
-    with conn.transaction(force_rollback=True):
-        conn.execute(change.encode())
-        assert differences(catalog(conn), present) != []
-    assert differences(catalog(conn), present) == []
+def test_the_comparison_sees(sample: psycopg.Connection, present: set[str], change: str) -> None:
+    with sample.transaction(force_rollback=True):
+        sample.execute(change.encode())
+        assert differences(catalog(sample), present) != []
+
+
+def test_what_is_compared_stays_as_it_is(sample: psycopg.Connection, present: set[str]) -> None:
+    """Else the comparison would see what the one before it did."""
+    assert differences(catalog(sample), present) == []
 
 
 def test_a_database_that_psql_made_has_the_same_schema(server: Server, present: set[str]) -> None:

@@ -9,14 +9,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, Self
 
 import psycopg
 import pytest
 
-from tests.integration.migrations.steps import FIRST, connected, has, step_file, steps_of
+from tests.integration.migrations.connecting import connected, has
 from tests.postgres import Database
+from tests.steps import FIRST, step_file, steps_of
 from tests.waiting import PATIENCE, until
 from worker.errors import SchemaMismatch, StoreUnavailable
 from worker.store import migrate as migrations
@@ -36,6 +38,13 @@ WRITES = "lock outbox.operation in row exclusive mode"
 """As who has written there; a concurrent index waits for the end of such transactions."""
 READS = "select from outbox.operation"
 END = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'migration'"
+WAITED: Final = """
+    select coalesce(max(extract(epoch from clock_timestamp() - waitstart))
+                    filter (where mode <> 'AccessExclusiveLock'), 0)::float8,
+           max(waitstart::text) filter (where mode = 'AccessExclusiveLock')
+      from pg_locks where locktype = 'relation' and not granted
+       and database = (select oid from pg_database where datname = current_database())
+"""
 WAITS = "select from pg_stat_activity where application_name = 'migration' and wait_event_type = 'Lock'"
 
 
@@ -56,6 +65,46 @@ def open_transaction(database: Database, what: str) -> Iterator[None]:
         conn.execute(what.encode())
         yield
         conn.rollback()
+
+
+@contextmanager
+def looking(database: Database, threads: ThreadPoolExecutor) -> Iterator[None]:
+    """Somebody who looks at what is due, as a worker does, all the time until the block is left."""
+    over = threading.Event()
+
+    def look() -> None:
+        with connected(database, options="-c lock_timeout=15s") as worker:
+            while not over.is_set():
+                worker.execute("select from outbox.due(1)")
+
+    looks = threads.submit(look)
+    try:
+        yield
+    finally:
+        over.set()
+    looks.result(PATIENCE)
+
+
+class Waits:
+    """Who waits for a table, as often as somebody looks."""
+
+    def __init__(self, conn: psycopg.Connection) -> None:
+        self.longest = 0.0
+        """Seconds that who looks at what is due has waited."""
+        self.tries: set[str] = set()
+        """When the migration began to wait for a lock, each time."""
+        self._conn = conn
+
+    def look(self) -> Self:
+        [(waited, since)] = self._conn.execute(WAITED).fetchall()
+        self.longest = max(self.longest, waited)
+        self.tries |= {since} - {None}
+        return self
+
+
+def run(database: Database, folder: Path) -> bool:
+    with connected(database, application_name="migration") as conn:
+        return migrate(conn, steps=steps_of(folder)).is_needed
 
 
 def waiting(conn: psycopg.Connection) -> bool:
@@ -203,43 +252,63 @@ def test_a_step_waits_for_a_lock_no_longer_than_claims_can_bear(
 ) -> None:
     """Behind whoever waits for a table's strongest lock, everybody else waits."""
     step_file(tmp_path, FIRST, "alter table outbox.operation add column x integer;")
-    longest, over = 0.0, threading.Event()
-    tries: set[str | None] = set()
-    waits = """
-        select coalesce(max(extract(epoch from clock_timestamp() - waitstart))
-                        filter (where mode <> 'AccessExclusiveLock'), 0)::float8,
-               max(waitstart::text) filter (where mode = 'AccessExclusiveLock')
-          from pg_locks where locktype = 'relation' and not granted
-           and database = (select oid from pg_database where datname = current_database())
-    """
-
-    def look() -> None:
-        """As a worker does all the time; within a second, or not at all."""
-        with connected(database, options="-c lock_timeout=15s") as worker:
-            while not over.is_set():
-                worker.execute("select from outbox.due(1)")
-
-    def run() -> bool:
-        with connected(database) as one:
-            return migrate(one, steps=steps_of(tmp_path)).is_needed
-
-    def tried() -> bool:
-        nonlocal longest
-        [(waited, since)] = conn.execute(waits.encode()).fetchall()
-        longest = max(longest, waited)
-        tries.add(since)
-        return len(tries - {None}) >= 3
-
-    with ThreadPoolExecutor(2) as threads, ExitStack() as looking:
-        looking.callback(over.set)
-        looks = threads.submit(look)
+    waits = Waits(conn)
+    with ThreadPoolExecutor(2) as threads, looking(database, threads):
         with open_transaction(database, READS):
-            done = threads.submit(run)
-            until(tried, told=lambda: (tries, longest))
+            done = threads.submit(run, database, tmp_path)
+            until(lambda: len(waits.look().tries) >= 3, told=lambda: waits.tries)
         assert done.result(PATIENCE)
-        over.set()
-        looks.result(PATIENCE)
-    assert 0 < longest < 1
+    assert 0 < waits.longest < 1
+
+
+def test_a_step_waits_for_all_its_locks_together_no_longer_than_for_one(
+    database: Database, conn: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets the first only after a while, and then waits for the second with the first in its hands."""
+    monkeypatch.setattr(migrations, "SHORT_SECONDS", 0.5)
+    step_file(tmp_path, FIRST, "lock table outbox.operation, outbox.attempt in access exclusive mode;")
+    waits = Waits(conn)
+    with ThreadPoolExecutor(2) as threads, looking(database, threads):
+        with open_transaction(database, "select from outbox.attempt"):
+            with open_transaction(database, READS):
+                done = threads.submit(run, database, tmp_path)
+                until(lambda: waits.look().longest > 0.35)
+                seen = len(waits.tries)
+            until(lambda: len(waits.look().tries) > seen)
+            until(lambda: waits.look() and not waiting(conn))
+        assert done.result(PATIENCE)
+    assert waits.longest < 0.7
+
+
+def test_a_step_that_works_for_long_with_locks_in_its_hands_is_cut_and_not_tried_again(
+    database: Database, conn: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "HOLD_SECONDS", 0.1)
+    step_file(tmp_path, FIRST, "create table outbox.first ();")
+    step_file(tmp_path, FIRST + 1, "create table outbox.second (); select pg_sleep(9);")
+    with connected(database) as one, pytest.raises(StoreUnavailable, match="took longer than 100 ms"):
+        migrate(one, steps=steps_of(tmp_path))
+    assert (installed_version(conn), has(conn, "second")) == (FIRST, False)
+
+
+def test_a_step_that_an_administrator_cancels_is_not_tried_again(
+    database: Database, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    step_file(tmp_path, FIRST, "lock table outbox.operation in access exclusive mode;")
+    cancel = WAITS.replace("select", "select pg_cancel_backend(pid)", 1).encode()
+    with ThreadPoolExecutor(1) as threads, open_transaction(database, READS):
+        done = threads.submit(run, database, tmp_path)
+        until(lambda: conn.execute(cancel) and done.done())
+        with pytest.raises(StoreUnavailable, match="somebody cancelled it"):
+            done.result()
+    assert installed_version(conn) == SCHEMA_VERSION
+
+
+def test_a_cut_that_comes_too_late_cuts_nothing_else(conn: psycopg.Connection) -> None:
+    for _ in range(20):
+        with migrations._within(conn, 0):
+            pass
+        assert conn.execute("select 1").fetchone() == (1,)
 
 
 def test_who_holds_a_step_up_is_named_once_patience_ends(

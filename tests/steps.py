@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import psycopg
-
-from tests.postgres import Database
 from worker.store.connection import SCHEMA_VERSION
 from worker.store.steps import Step, find_steps, read_steps
 
-__all__ = ["FIRST", "PRESENT", "connected", "has", "step_file", "steps_of"]
+__all__ = ["FIRST", "PRESENT", "step_file", "steps_of"]
 
 PRESENT: Final = read_steps(find_steps())
 FIRST: Final = SCHEMA_VERSION + 1
@@ -46,13 +43,3 @@ def step_file(
 def steps_of(folder: Path) -> tuple[Step, ...]:
     """The steps of the present, and after them those in *folder*."""
     return (*PRESENT, *read_steps(folder))
-
-
-def connected(database: Database, **options: str) -> psycopg.Connection:
-    """A connection as a migration takes one."""
-    return psycopg.connect(database.url, autocommit=True, **options)  # type: ignore[arg-type]  # libpq's
-
-
-def has(conn: psycopg.Connection, name: str) -> bool:
-    """Whether the outbox has a table, a view or an index of this name."""
-    return conn.execute("select to_regclass('outbox.' || %s)", [name]).fetchone() != (None,)
