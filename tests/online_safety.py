@@ -73,7 +73,7 @@ def _plain(statement: str) -> str:
 
 def _inside(block: Sequence[str], step: Step, made: set[str]) -> Iterator[str]:
     """What is wrong with the statements of one transaction; those of a ``do`` count as its own."""
-    unfolded = list(_unfolded(block))
+    unfolded = list(_unfolded(block[1:]))  # without its begin
     locks = list(takewhile(lambda text: _locks_as_told(text, step), unfolded))
     for text in unfolded[len(locks) :]:
         for complaint in (*_scans(text, made), *_takes_away(text, step, unfolded)):

@@ -166,7 +166,8 @@ def test_a_migration_under_load_gives_the_schema_blocks_no_claim_for_long_and_ha
             return nodes.enter_context(running)
 
         old = [start(name, PYTHONPATH=code) for name in ("old-1", "old-2")]
-        delivered(api, 100)
+        until(lambda: all(on_duty(conn, name) for name in ("old-1", "old-2")), within=30)
+        delivered(api, 50)
         assert installed_version(conn) == release.schema_version
         migrates_beside_an_app(url, None, watch)
         has_the_schema(conn, template)
