@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,9 +15,10 @@ import pytest
 
 from tests.catalogs import catalog, differences
 from tests.integration.migrations.connecting import connected
-from tests.postgres import SCHEMA, Database, Server, load
+from tests.postgres import SCHEMA, Connect, Database, Server, load
 from tests.releases import RELEASES, Release
 from tests.steps import PRESENT
+from tests.waiting import PATIENCE, until
 from worker.store.migrate import migrate
 from worker.store.steps import Step, find_steps
 
@@ -65,6 +67,11 @@ def sample(server: Server, template: Database) -> Iterator[psycopg.Connection]:
     server.drop(database)
 
 
+def declared(step: Step) -> dict[str, str]:
+    """What the head of *step* says that writers have to wait for."""
+    return dict(re.findall(r"(\w+) \(([\w ]+)\)", step.locks))
+
+
 def test_there_is_a_release_to_come_from() -> None:
     assert [each.schema_version for each in RELEASES][:1] == [1]
 
@@ -109,11 +116,6 @@ def test_psql_can_take_the_same_steps(server: Server, release: Release, present:
             assert differences(catalog(conn), present) == []
 
 
-def declared(step: Step) -> dict[str, str]:
-    """What the head of *step* says that writers have to wait for."""
-    return dict(re.findall(r"(\w+) \(([\w ]+)\)", step.locks))
-
-
 def locked(conn: psycopg.Connection, among: Iterable[str]) -> dict[str, str]:
     """Which of them *conn*'s transaction holds, and the strongest mode of each."""
     held = [each for each in conn.execute(LOCKED).fetchall() if each[0] in among and each[1] in STRONG]
@@ -127,7 +129,7 @@ def test_a_step_locks_what_its_head_tells_and_tables_before_anything_else(
     """Who waits for one table with another in its hands may be waited for."""
     with outbox_of(server, release) as old, connected(old) as conn:
         for step in [each for each in PRESENT if each.number > release.schema_version]:
-            is_view = dict(conn.execute(THERE).fetchall())
+            is_view: dict[str, bool] = dict(conn.execute(THERE).fetchall())
             at_first: dict[str, str] = {}
             at_last: dict[str, str] = {}
             for part in step.parts:
@@ -144,13 +146,25 @@ def test_a_step_locks_what_its_head_tells_and_tables_before_anything_else(
             assert (step.name, at_first) == (step.name, tables)
 
 
-def test_steps_lock_operations_first_and_against_whoever_locks_rows_there() -> None:
-    """Claims write operations before attempts, records attempts before operations; both lock rows first."""
-    for step in PRESENT:
-        order = list(declared(step))
-        if "attempt" in order:
-            assert order[0] == "operation", step
-            assert declared(step)["operation"] in ("exclusive", "access exclusive")
+@pytest.mark.parametrize("step", [each for each in PRESENT if "attempt" in declared(each)], ids=str)
+@pytest.mark.parametrize(("first", "last"), [("operation", "attempt"), ("attempt", "operation")])
+def test_neither_a_claim_nor_a_record_and_a_step_wait_for_each_other(
+    connect: Connect, step: Step, first: str, last: str
+) -> None:
+    """A claim writes operations first, a record attempts; and both have locked rows of operations before."""
+    app, worker = connect(autocommit=False), connect(autocommit=False, options="-c lock_timeout=300ms")
+    migration, watch = connect(), connect()
+    waits = "select from pg_locks where pid = %s and not granted"
+    app.execute("lock outbox.operation in row exclusive mode")
+    worker.execute("lock outbox.operation in row share mode")
+    worker.execute(f"lock outbox.{first} in row exclusive mode")
+    with ThreadPoolExecutor(1) as threads:
+        locks = threads.submit(migration.execute, step.parts[-1].locking.encode())
+        until(lambda: watch.execute(waits, [migration.info.backend_pid]).fetchone() is not None)
+        app.rollback()
+        worker.execute(f"lock outbox.{last} in row exclusive mode")
+        worker.rollback()
+        locks.result(PATIENCE)
 
 
 @pytest.mark.parametrize(
