@@ -25,12 +25,12 @@ from worker.sandbox import Faults, Sandbox, SandboxSettings
 
 CALL_DEADLINE = 20.0
 """Seconds. A call that is cut because two cores are busy would be in doubt for another reason."""
-API = SandboxSettings(faults=Faults(latency_seconds=(0.5, 1.0)))
+API = SandboxSettings(faults=Faults(latency_seconds=(1.0, 2.0)))
 SLOTS = 40
 """Calls in flight for each node: few enough for any machine to answer them in time."""
 SETTINGS = {"CONCURRENCY": SLOTS, "POLL_SECONDS": 0.5}
 BACKLOG = 300
-"""And 100 a second come, while three nodes can do 160: there is more to do until all is over."""
+"""And up to 100 a second come, while four nodes can do 107: there is more to do until all is over."""
 HELD = "select count(*) from outbox.operation where state = 'in_flight' and leased_by like %s || '/%%'"
 ATTEMPTS = """
     select coalesce(verdict::text, 'open'), recorded, late, count(*) from outbox.attempt group by 1, 2, 3
@@ -45,14 +45,13 @@ def held_by(conn: psycopg.Connection, name: str) -> int:
     return int(found[0])
 
 
-def has_taken_over(replacement: Node, name: str, conn: psycopg.Connection) -> None:
-    """Wait until a new node has its hands full as well."""
-    until(lambda: held_by(conn, name) >= SLOTS, within=30, told=lambda: (states(conn), replacement.log))
+def has_its_hands_full(running: Node, name: str, conn: psycopg.Connection) -> None:
+    until(lambda: held_by(conn, name) >= SLOTS, within=30, told=lambda: (states(conn), running.log))
 
 
 def is_stopped_under_load(running: Node, name: str, conn: psycopg.Connection) -> None:
     """SIGTERM once it has its hands full, with more to do; it ends well, and leaves nothing in flight."""
-    until(lambda: held_by(conn, name) >= SLOTS, within=30, told=lambda: (states(conn), running.log))
+    has_its_hands_full(running, name, conn)
     assert states(conn)["queued"] > SLOTS
     told_at = time.monotonic()
     assert running.stop(within=CALL_DEADLINE + 10) == 0
@@ -72,12 +71,15 @@ def test_a_rolling_restart_under_full_load_leaves_no_ambiguous_attempt(
             return nodes.enter_context(started)
 
         enqueue(conn, BACKLOG)
+        old = {name: start(name) for name in ("old-1", "old-2")}
+        for name, running in old.items():
+            has_its_hands_full(running, name, conn)
         with Producer(database.url, batch=10, seconds=0.1) as producer:
-            old = {name: start(name) for name in ("old-1", "old-2")}
-            for number, (name, running) in enumerate(old.items(), start=1):
-                replacement = start(f"new-{number}")
-                has_taken_over(replacement, f"new-{number}", conn)
+            new = {name: start(name) for name in ("new-1", "new-2")}
+            for (name, running), (successor, replacement) in zip(old.items(), new.items(), strict=True):
+                has_its_hands_full(replacement, successor, conn)
                 is_stopped_under_load(running, name, conn)
+        api.configure(faults=Faults())  # what is left may go quickly
         total = BACKLOG + producer.count
         assert producer.count > 0
         all_succeed(conn, total, within=60)
