@@ -155,7 +155,7 @@ def test_a_migration_under_load_gives_the_schema_blocks_no_claim_for_long_and_ha
         psycopg.connect(url, autocommit=True) as conn,
         Sandbox(API) as api,
         ExitStack() as nodes,
-        Producer(url, batch=20, seconds=0.1) as producer,
+        Producer(url, batch=10, seconds=0.1) as producer,
         Watch(url) as watch,
     ):
         furnish(conn, api)
@@ -171,9 +171,8 @@ def test_a_migration_under_load_gives_the_schema_blocks_no_claim_for_long_and_ha
         assert installed_version(conn) == release.schema_version
         migrates_beside_an_app(url, None, watch)
         has_the_schema(conn, template)
-        migrates_beside_an_app(url, steps_of(next_steps), watch)
-        delivered(api, 50)
         new = start("new-1")
+        migrates_beside_an_app(url, steps_of(next_steps), watch)
         until(lambda: on_duty(conn, "new-1"), within=30, told=lambda: new.log)
         delivered(api, 50)  # by old ones and a new one, side by side
         assert conn.execute(VERSIONS).fetchall() == [(str(release).partition("-")[0],)]
