@@ -156,7 +156,10 @@ comment on function outbox.named_by is
 create function outbox.keep_delivery(operation_id bigint, webhook_id bigint, report jsonb) returns void
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     insert into outbox.delivery as d (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence)
-    select o.id, id.value, coalesce(report ->> 'recipient', ''), (report ->> 'state')::outbox.delivery_state, report ->> 'status',
+    select o.id, id.value,
+           -- Once it is scrubbed, no number comes back; and none looks like the "#1" that the scrub writes.
+           case when o.payload is null then '' else ltrim(coalesce(report ->> 'recipient', ''), '#') end,
+           (report ->> 'state')::outbox.delivery_state, report ->> 'status',
            (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
            -- An API without ids: its own word that something happened. "failed" and "queued" may be said of what was never begun.
            case when e.id_field is null then report ->> 'state' not in ('unknown', 'queued', 'failed') else id.value <> '' end
