@@ -2940,7 +2940,7 @@ create table outbox.webhook (
 comment on table outbox.webhook is 'What providers told by webhook, each once, as it came. Deleted after the retention, for it holds phone numbers';
 comment on column outbox.webhook.id is 'Number of the webhook';
 comment on column outbox.webhook.account is 'The account whose secret its sender knew; it can speak of no other account''s operations';
-comment on column outbox.webhook.digest is 'SHA-256 of the event''s id, if it has one, else of the body: the same again is not kept again';
+comment on column outbox.webhook.digest is 'SHA-256 of the event''s id with what was read, if it has one, else of the body: the same again is not kept again';
 comment on column outbox.webhook.received_at is 'When it came';
 comment on column outbox.webhook.headers is 'Its headers, in order: [[name, value], ...], each byte one character (Latin-1); without the value of what may hold a secret';
 comment on column outbox.webhook.body is 'Its body, byte for byte';

@@ -131,7 +131,22 @@ def test_the_same_event_is_known_by_its_id_whatever_else_is_in_its_body() -> Non
     first = reading({**CALL, "event_id": "e-1", "try": 1})
     assert first.digest == reading({**CALL, "event_id": "e-1", "try": 2}).digest
     assert first.digest != reading({**CALL, "event_id": "e-2", "try": 1}).digest
-    assert reading(CALL, **{"webhook-id": "m-1"}).digest == reading({}, **{"webhook-id": "m-1"}).digest
+
+
+@pytest.mark.parametrize(
+    ("headers", "more"),
+    [({"webhook-id": "s"}, {}), ({"x-webhook-id": "s"}, {}), ({}, {"notification_id": "s"})],
+)
+def test_an_id_that_is_the_subscriptions_or_the_calls_drops_no_event(
+    headers: dict[str, str], more: dict[str, str]
+) -> None:
+    told = [{**CALL, **more, "state": state} for state in ("ringing", "answered", "ended")]
+    assert len({reading(each, **headers).digest for each in told}) == 3
+
+
+def test_what_cannot_be_read_is_known_by_its_body_whatever_id_comes_with_it() -> None:
+    headers = {"webhook-id": "m-1"}
+    assert read(b"a", headers, NOW).digest != read(b"b", headers, NOW).digest
 
 
 def test_an_event_without_an_id_is_known_by_its_body_and_no_id_of_a_call_is_taken_for_the_events() -> None:

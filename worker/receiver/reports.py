@@ -123,7 +123,7 @@ class Reading:
     """What a webhook tells, and how it is known again."""
 
     digest: bytes
-    """SHA-256 of its event's id, if it names one, else of its body."""
+    """SHA-256 of its event's id with what was read, if it names one, else of its body."""
     reports: tuple[Report, ...]
     """Those that name something; none: it cannot be read."""
 
@@ -131,13 +131,14 @@ class Reading:
 def read(body: bytes, headers: Mapping[str, str], now: datetime) -> Reading:
     """Read a webhook; *headers* by their names in lower case."""
     content = _content(body, headers.get("content-type", ""))
-    reports = (
+    found = (
         report
         for fields in islice(_told(content, {}, 0), MOST_REPORTS)
         for report in _reports(fields, now)
         if report.ids or report.keys
     )
-    return Reading(_digest(body, content, headers), tuple(islice(reports, MOST_REPORTS)))
+    reports = tuple(islice(found, MOST_REPORTS))
+    return Reading(_digest(body, content, headers, reports), reports)
 
 
 def _content(body: bytes, kind: str) -> object:
@@ -149,12 +150,18 @@ def _content(body: bytes, kind: str) -> object:
         return None
 
 
-def _digest(body: bytes, content: object, headers: Mapping[str, str]) -> bytes:
+def _digest(
+    body: bytes, content: object, headers: Mapping[str, str], reports: tuple[Report, ...]
+) -> bytes:
+    """What it is known by. With its id goes what it tells, for the id may be the subscription's or the call's."""
     ids = [headers[name] for name in _EVENT_HEADERS if headers.get(name)]
     if isinstance(content, dict):
         named = {_plain(name): value for name, value in content.items()}
         ids += [named[name] for name in _EVENT_ID if isinstance(named.get(name), str) and named[name]]
-    known_by = b"event\0" + ids[0].encode("utf-8", "surrogatepass") if ids else body
+    if not ids or not reports:
+        return hashlib.sha256(body).digest()
+    told = json.dumps([each.to_json() for each in reports]).encode()
+    known_by = b"\0".join([b"event", ids[0].encode("utf-8", "surrogatepass"), told])
     return hashlib.sha256(known_by).digest()
 
 
