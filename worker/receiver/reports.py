@@ -153,7 +153,7 @@ def _content(body: bytes, kind: str) -> object:
 def _digest(
     body: bytes, content: object, headers: Mapping[str, str], reports: tuple[Report, ...]
 ) -> bytes:
-    """What it is known by. With its id goes what it tells, for the id may be the subscription's or the call's."""
+    """What it is known by. With an id goes what it tells: the id may be the subscription's, or the call's."""
     ids = [headers[name] for name in _EVENT_HEADERS if headers.get(name)]
     if isinstance(content, dict):
         named = {_plain(name): value for name, value in content.items()}

@@ -156,18 +156,20 @@ async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def session(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
+async def session(
+    pool: AsyncConnectionPool[AsyncConnection[TupleRow]], *, seconds: float = SECONDS
+) -> AsyncIterator[AsyncConnection[TupleRow]]:
     """One connection of *pool*, for a few statements.
 
     Raises:
-        StoreUnavailable: there was no connection, it broke, or it said nothing for ``SECONDS``.
+        StoreUnavailable: there was no connection, it broke, or it said nothing for *seconds*.
         StoreRefused: Postgres refused a statement, or psycopg could not send it.
     """
     try:
-        async with asyncio.timeout(SECONDS), pool.connection() as conn:
+        async with asyncio.timeout(seconds), pool.connection() as conn:
             yield conn
     except (PoolTimeout, TimeoutError) as error:
-        raise StoreUnavailable(f"Postgres did not answer within {SECONDS:g} s") from error
+        raise StoreUnavailable(f"Postgres did not answer within {seconds:g} s") from error
     except _AWAY as error:
         raise StoreUnavailable(complaint(error)) from error
     except psycopg.Error as error:

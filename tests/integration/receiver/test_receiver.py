@@ -13,13 +13,17 @@ import httpx
 import psycopg
 import pytest
 from fastapi import FastAPI
+from psycopg import sql
 
 from tests.integration.receiver.conftest import SECRET, Serve
 from tests.integration.sql.plain_sql import enqueue, lease, lost, operation, record, rows, value
+from tests.listening import Said
 from tests.postgres import Connect
 from tests.waiting import until
-from worker.receiver import receiver
+from worker.observe import Event
+from worker.receiver import desk, receiver
 from worker.receiver.app import BODY_LIMIT
+from worker.receiver.desk import CONNECTIONS
 
 BODY = b'{"voice_id": "v-1", "state": "ringing", "to": "+911"}\r\n'
 SIGNATURE = hmac.new(SECRET.encode(), BODY, hashlib.sha256).hexdigest()
@@ -121,7 +125,10 @@ def test_an_account_that_only_the_folder_knows_is_not_found(
     assert kept(conn) == []
 
 
-def test_while_postgres_is_away_the_sender_is_asked_to_come_again(serve: Serve) -> None:
+def test_while_postgres_is_away_the_sender_is_asked_to_come_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     client = serve(url=f"postgresql://127.0.0.1:{port}/none?connect_timeout=1")
@@ -174,3 +181,39 @@ def test_an_app_mounts_it(
     app.router.add_event_handler("shutdown", hooks.state.close)
     assert serve(app).post(f"/default/{SECRET}", content=BODY).status_code == 200
     assert len(kept(conn)) == 1
+
+
+def test_after_a_restart_of_postgres_the_first_webhook_is_kept(
+    serve: Serve, conn: psycopg.Connection, connect: Connect
+) -> None:
+    """Every connection of the pool is dead, and the pool does not know."""
+    client, blocker = serve(), connect()
+    ours = "from pg_stat_activity where application_name = 'ringonce receiver'"
+
+    def send(number: int) -> int:
+        return client.post(f"/default/{SECRET}", json={"voice_id": "v-1", "to": f"+91{number}"}).status_code
+
+    threads = [threading.Thread(target=send, args=[number]) for number in range(CONNECTIONS)]
+    with blocker.transaction():
+        blocker.execute("select from outbox.account for update")
+        for thread in threads:
+            thread.start()
+        until(lambda: value(conn, f"select count(*) {ours} and wait_event_type = 'Lock'") == CONNECTIONS)
+    for thread in threads:
+        thread.join()
+    until(lambda: value(conn, f"select count(*) {ours} and state <> 'idle'") == 0)
+    conn.execute(f"select pg_terminate_backend(pid) {ours}")
+    until(lambda: value(conn, f"select count(*) {ours}") == 0)
+    assert send(99) == 200
+
+
+def test_a_connection_to_a_server_that_takes_no_writes_does_not_stay(
+    serve: Serve, conn: psycopg.Connection, said: Said
+) -> None:
+    client, database = serve(), sql.Identifier(conn.info.dbname)
+    conn.execute(sql.SQL("alter database {} set default_transaction_read_only = on").format(database))
+    assert client.post(f"/default/{SECRET}", content=BODY).status_code == 503
+    assert said.of(Event.DISCONNECTED)
+    assert said.of(Event.WEBHOOK_FAILED) == []
+    conn.execute(sql.SQL("alter database {} reset default_transaction_read_only").format(database))
+    until(lambda: client.post(f"/default/{SECRET}", content=BODY).status_code == 200)
