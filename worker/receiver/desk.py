@@ -103,7 +103,7 @@ class Desk:
         await self._pool.close(timeout=2)
 
     async def _keep(self, webhook: Webhook, *, tries: int) -> bool:
-        conn = None
+        conn: AsyncConnection[TupleRow] | None = None
         try:
             async with session(self._pool, seconds=SECONDS) as conn:
                 return await _insert(conn, webhook)
