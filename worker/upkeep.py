@@ -41,6 +41,8 @@ __all__ = ["Counts", "run_once", "upkeep"]
 
 BATCH: Final = 500
 """Rows of one pass: some 20 ms, too short for anyone to wait for."""
+WEBHOOKS: Final = 50
+"""The same for those, each of which may tell of a thousand recipients."""
 MOVING: Final = {"rescue": Event.RESCUED, "settle": Event.SETTLED}
 """Passes that give a row for each operation that they move on, and what is said of those."""
 UNHURRIED: Final = {
@@ -118,7 +120,7 @@ async def run_once(
         "purge": {"keep": _exactly(purge_after or retention * PURGE_AFTER), "max_count": BATCH},
         "fold": {},
         "forget": {},
-        "correlate": {"max_count": BATCH},
+        "correlate": {"max_count": WEBHOOKS},
         "watch": {"max_count": BATCH},
         "forget_webhooks": {"keep": _exactly(retention), "max_count": BATCH},
     }

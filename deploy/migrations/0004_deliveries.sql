@@ -63,14 +63,14 @@ create table outbox.delivery (
     first_at        timestamptz not null default clock_timestamp(),
     changed_at      timestamptz not null default clock_timestamp(),
     evidence        boolean not null,
-    agrees          boolean not null default false,
+    agrees          boolean,
     next_look_at    timestamptz default clock_timestamp(),
     recipient_hint  text generated always as (case when char_length(recipient) > 2 then '•••' || right(recipient, 2) else recipient end) stored,
     primary key (operation_id, provider_id, recipient)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 comment on table outbox.delivery is 'How far each recipient of an operation was reached, as the latest webhook (by the provider''s time) tells';
 comment on column outbox.delivery.operation_id is 'The operation';
-comment on column outbox.delivery.provider_id is 'The provider''s id in the webhook, by the id_field of the endpoint; empty: it had none';
+comment on column outbox.delivery.provider_id is 'The provider''s id in the webhook, by the id_field of the endpoint; empty: it had none, or only one that may be the event''s';
 comment on column outbox.delivery.recipient is 'Whom it is about, as the webhook says; empty: it does not. Numbered once the operation is scrubbed';
 comment on column outbox.delivery.state is 'How far it came';
 comment on column outbox.delivery.status is 'The provider''s own word for it';
@@ -79,7 +79,7 @@ comment on column outbox.delivery.webhook_id is 'The webhook that told so';
 comment on column outbox.delivery.first_at is 'When the first webhook about it was matched';
 comment on column outbox.delivery.changed_at is 'When a webhook changed it last';
 comment on column outbox.delivery.evidence is 'It proves that the API executed the operation: it carries the id that the API gives to what it executes';
-comment on column outbox.delivery.agrees is 'It says what is on record, as far as it was compared';
+comment on column outbox.delivery.agrees is 'It says what is on record, as far as it was compared; null: whether its id is this operation''s is not known yet';
 comment on column outbox.delivery.next_look_at is 'When to compare it with the record again; null: they agree';
 comment on column outbox.delivery.recipient_hint is 'The last two characters of the recipient, for those who may not see phone numbers';
 create index delivery_to_weigh on outbox.delivery (next_look_at) where next_look_at is not null;
@@ -156,22 +156,26 @@ comment on function outbox.named_by is
 create function outbox.keep_delivery(operation_id bigint, webhook_id bigint, report jsonb) returns void
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     insert into outbox.delivery as d (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence)
-    select o.id, id.value,
+    select o.id, coalesce(id.value, ''),
            -- Once it is scrubbed, no number comes back; and none looks like the "#1" that the scrub writes.
            case when o.payload is null then '' else ltrim(coalesce(report ->> 'recipient', ''), '#') end,
            (report ->> 'state')::outbox.delivery_state, report ->> 'status',
            (report ->> 'told_at')::timestamptz, keep_delivery.webhook_id,
            -- An API without ids: its own word that something happened. "failed" and "queued" may be said of what was never begun.
-           case when e.id_field is null then report ->> 'state' not in ('unknown', 'queued', 'failed') else id.value <> '' end
+           case when id.value is null then report ->> 'state' not in ('unknown', 'queued', 'failed') else id.value <> '' end
       from outbox.operation o
       join outbox.endpoint e on e.name = o.endpoint
-     cross join lateral (select coalesce(report -> 'ids' ->> e.id_field, '') as value) as id
+     -- By a name that anything's id may have, it may be the event's own: such an endpoint is like one without ids.
+     cross join lateral (select case when lower(e.id_field) not in ('id', '_id', 'uuid', 'guid', 'identifier', 'token')
+                                     then coalesce(report -> 'ids' ->> e.id_field, '') end as value) as id
      where o.id = keep_delivery.operation_id
         on conflict on constraint delivery_pkey do update
        set (state, status, told_at, webhook_id, changed_at) = (
                select n.state, n.status, n.told_at, n.webhook_id, n.changed_at
                  from (values (excluded.state, excluded.status, excluded.told_at, excluded.webhook_id, clock_timestamp()),
-                              (d.state, d.status, d.told_at, d.webhook_id, d.changed_at)) as n (state, status, told_at, webhook_id, changed_at)
+                              (d.state, d.status, d.told_at, d.webhook_id,
+                               case when excluded.evidence and not d.evidence then clock_timestamp() else d.changed_at end))
+                      as n (state, status, told_at, webhook_id, changed_at)
                 order by coalesce(n.told_at, '-infinity') desc, n.state desc, n.status desc limit 1),
            evidence = d.evidence or excluded.evidence,
            next_look_at = case when excluded.evidence and not d.evidence then clock_timestamp() else d.next_look_at end
@@ -209,56 +213,137 @@ end $$;
 comment on function outbox.settle_by_evidence is
     'Settles an unresolved operation as succeeded by a webhook that proves it, through the audit, and with the provider''s id. Never as anything else. Returns whether it did';
 
+create function outbox.may_be_anothers(operation_id bigint, told_at timestamptz) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from outbox.operation o
+                     join outbox.endpoint e on e.name = o.endpoint
+                     join outbox.operation p on p.state = 'in_flight' and p.account = o.account and p.first_sent_at <= may_be_anothers.told_at and p.id <> o.id
+                     join outbox.endpoint f on f.name = p.endpoint and f.id_field is not distinct from e.id_field
+                    where o.id = may_be_anothers.operation_id)
+        or exists (select from outbox.operation o
+                     join outbox.endpoint e on e.name = o.endpoint
+                     join outbox.operation p on p.state = 'queued' and p.account = o.account and p.first_sent_at <= may_be_anothers.told_at and p.id <> o.id
+                     join outbox.endpoint f on f.name = p.endpoint and f.id_field is not distinct from e.id_field
+                    where o.id = may_be_anothers.operation_id)
+$$;
+comment on function outbox.may_be_anothers is
+    'Whether the id in a webhook, which leads to an operation by a key alone, may be another''s: one that was sent before, and whose answer, with its id, may still come';
+
+create function outbox.give_back(operation_id bigint) returns void
+    language sql volatile set search_path = pg_catalog, pg_temp as $$
+    with anothers as (
+        delete from outbox.delivery d
+         using outbox.operation o, outbox.endpoint e
+         where o.id = give_back.operation_id and e.name = o.endpoint
+           and d.operation_id = o.id and d.next_look_at is not null and d.evidence and d.provider_id not in ('', coalesce(o.provider_id, ''))
+           and exists (select from outbox.operation p
+                         join outbox.endpoint f on f.name = p.endpoint and f.id_field = e.id_field
+                        where p.provider_id = d.provider_id collate "default" and p.account = o.account and p.id <> o.id)
+        returning d.webhook_id)
+    update outbox.webhook w set next_look_at = clock_timestamp()
+     where w.id in (select a.webhook_id from anothers a)
+$$;
+comment on function outbox.give_back is
+    'Takes from an operation what webhooks told of it by its key, if their id is on record of another one, whose reference the key was. They are looked at again';
+
 create function outbox.weigh(operation_id bigint) returns boolean
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
+    told_at timestamptz;
+    is_unsure boolean := false;
     settled boolean := false;
 begin
-    if exists (select from outbox.operation o where o.id = weigh.operation_id and o.state = 'unresolved')
+    -- A key leads to more than one operation, if an app put it into another one's reference: then the id decides whose
+    -- webhook it is, and the answer that brings it may still be under way (law 9). First who is open, then what is on record.
+    select max(greatest(d.first_at, d.changed_at)) into told_at
+      from outbox.delivery d join outbox.operation o on o.id = d.operation_id
+     where d.operation_id = weigh.operation_id and d.next_look_at is not null and d.evidence
+       and d.provider_id is distinct from o.provider_id and (d.provider_id <> '' or o.state <> 'succeeded');
+    if told_at is not null then
+        is_unsure := outbox.may_be_anothers(weigh.operation_id, told_at);
+        perform outbox.give_back(weigh.operation_id);
+    end if;
+    if not is_unsure
+       and exists (select from outbox.operation o where o.id = weigh.operation_id and o.state = 'unresolved')
        and exists (select from outbox.delivery d where d.operation_id = weigh.operation_id and d.evidence) then
         settled := outbox.settle_by_evidence(weigh.operation_id);
     end if;
     update outbox.delivery d
        set agrees = c.agrees,
-           next_look_at = case when not c.agrees then clock_timestamp()
+           next_look_at = case when c.agrees is not true then clock_timestamp()
                                     + greatest(interval '1 second', least(clock_timestamp() - d.first_at, interval '5 minutes')) end
-      from outbox.delivery n
+      from (select m.* from outbox.delivery m
+             where m.operation_id = weigh.operation_id and m.next_look_at is not null for no key update skip locked) as n
       join outbox.operation o on o.id = n.operation_id
      cross join lateral (
-           select not n.evidence or (o.state = 'succeeded' and case
-                      when n.provider_id = '' then true
-                      when o.provider_id is not null then n.provider_id = o.provider_id
-                      else not exists (select from outbox.delivery other
-                                        where other.operation_id = n.operation_id and other.evidence
-                                          and other.provider_id not in ('', n.provider_id)) end) as agrees) as c
-     where n.operation_id = weigh.operation_id and n.next_look_at is not null
-       and d.operation_id = n.operation_id and d.provider_id = n.provider_id and d.recipient = n.recipient;
+           select case when not n.evidence then true
+                       when is_unsure and n.provider_id is distinct from o.provider_id then null
+                       else o.state = 'succeeded' and case
+                            when n.provider_id = '' then true
+                            when o.provider_id is not null then n.provider_id = o.provider_id
+                            else not exists (select from outbox.delivery other
+                                              where other.operation_id = n.operation_id and other.evidence
+                                                and other.provider_id not in ('', n.provider_id)) end end as agrees) as c
+     where d.operation_id = n.operation_id and d.provider_id = n.provider_id and d.recipient = n.recipient;
     return settled;
 end $$;
 comment on function outbox.weigh is
     'Compares what webhooks prove of an operation with the record, and settles it if it is unresolved. What does not agree is compared again, after a second to five minutes';
 
+create function outbox.weigh_each(ids bigint[]) returns bigint[]
+    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    half constant integer := cardinality(ids) / 2;
+    settled bigint[] := '{}';
+    id bigint;
+begin
+    foreach id in array ids loop
+        if outbox.weigh(id) then
+            settled := settled || id;
+        end if;
+    end loop;
+    return settled;
+exception when others then  -- one of them, which must not cost the others theirs: halved, for each block of their own would be hundreds
+    if half > 0 then
+        return outbox.weigh_each(ids[:half]) || outbox.weigh_each(ids[half + 1:]);
+    elsif sqlstate <> '55P03' then  -- else somebody holds it, for a moment
+        raise warning 'what webhooks tell of operation % cannot be compared with the record: %', ids[1], sqlerrm;
+        update outbox.delivery d set next_look_at = clock_timestamp() + interval '5 minutes' where d.operation_id = ids[1] and d.next_look_at is not null;
+    end if;
+    return '{}';
+end $$;
+comment on function outbox.weigh_each is
+    'Weighs operations, and returns those that it settled. One that cannot be weighed costs no other, and is put off by five minutes; one that is held, to the next time';
+
 create function outbox.match_webhook(webhook outbox.webhook) returns bigint[]
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     report jsonb;
+    -- For a day longer than any key lives: a retry under it may yet bring the id that this webhook names.
+    is_over constant boolean := (webhook).received_at <= clock_timestamp() - (select max(e.key_ttl) + interval '24:00:00' from outbox.endpoint e);
     named bigint;
     operations bigint[] := '{}';
     is_whole boolean := true;
+    was_reissued boolean := false;
 begin
     for report in select value from jsonb_array_elements((webhook).reports) loop
         named := outbox.named_by((webhook).account, report);
         if named is null then
             is_whole := false;
+            was_reissued := was_reissued or is_over and exists (
+                select from jsonb_array_elements_text(report -> 'keys') as given (value)
+                  join outbox.operation o on o.idempotency_key = given.value and o.account = (webhook).account and outbox.was_reissued(o.id));
         else
             perform outbox.keep_delivery(named, (webhook).id, report);
             operations := operations || named;
         end if;
     end loop;
     update outbox.webhook w
-       -- For a day longer than any key lives: a retry under it may yet bring the id that this webhook names.
-       set next_look_at = case when not is_whole and w.received_at > clock_timestamp() - (select max(e.key_ttl) + interval '24:00:00' from outbox.endpoint e)
-                               then clock_timestamp() + greatest(interval '1 second', least(clock_timestamp() - w.received_at, interval '6 hours')) end
+       set next_look_at = case when not is_whole and not is_over
+                               then clock_timestamp() + greatest(interval '1 second', least(clock_timestamp() - w.received_at, interval '6 hours')) end,
+           problem = case when is_whole or not is_over then null
+                          when was_reissued then 'its operation was reissued, and the id is on record of neither'
+                          else 'no operation fits' end
      where w.id = (webhook).id;
     return operations;
 end $$;
@@ -271,9 +356,9 @@ create function outbox.correlate(max_count integer, out looked_count integer, ou
     set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
     as $$
 declare
+    started_at constant timestamptz := clock_timestamp();
     found_webhook outbox.webhook;
     operations bigint[] := '{}';
-    id bigint;
 begin
     looked_count := 0;
     settled := '{}';
@@ -289,31 +374,35 @@ begin
         exception
             when lock_not_available then
                 update outbox.webhook w set next_look_at = clock_timestamp() + interval '5 seconds' where w.id = found_webhook.id;
-            when data_exception or integrity_constraint_violation then
+            when data_exception or integrity_constraint_violation or program_limit_exceeded then
                 update outbox.webhook w set next_look_at = null, problem = left(sqlerrm, 1000) where w.id = found_webhook.id;
         end;
+        -- One may tell of a thousand recipients, and upkeep gives a round ten seconds.
+        exit when clock_timestamp() > started_at + interval '1 second';
     end loop;
-    insert into outbox.webhook_source as s (account, endpoint, first_at, last_at)
-    select o.account, o.endpoint, clock_timestamp(), clock_timestamp()
-      from (select distinct p.account, p.endpoint from unnest(operations) as named (id) join outbox.operation p on p.id = named.id) as o
-     order by o.account, o.endpoint
-        on conflict on constraint webhook_source_pkey do update set first_at = coalesce(s.first_at, excluded.first_at), last_at = excluded.last_at;
-    delete from outbox.silence q where q.operation_id = any (operations);
-    for id in
+    begin
+        insert into outbox.webhook_source as s (account, endpoint, first_at, last_at)
+        select o.account, o.endpoint, clock_timestamp(), clock_timestamp()
+          from (select distinct p.account, p.endpoint from unnest(operations) as named (id) join outbox.operation p on p.id = named.id) as o
+         order by o.account, o.endpoint
+            on conflict on constraint webhook_source_pkey do update
+           set first_at = coalesce(s.first_at, excluded.first_at), last_at = excluded.last_at,
+               -- What succeeded long before the first one came was never going to be told of.
+               checked_until = case when s.first_at is null then greatest(s.checked_until, clock_timestamp() - s.due_within) else s.checked_until end;
+        delete from outbox.silence q where q.operation_id = any (operations);
+    exception when lock_not_available then
+        null;  -- the next webhook says the same, and outbox.undelivered looks for itself
+    end;
+    settled := outbox.weigh_each(array(
         select distinct t.id from (
             select unnest(operations) as id
             union all
             (select d.operation_id from outbox.delivery d where d.next_look_at <= (select clock_timestamp()) order by d.next_look_at limit max_count)) as t
-         order by t.id
-    loop
-        if outbox.weigh(id) then
-            settled := settled || id;
-        end if;
-    end loop;
+         order by t.id));
 end $$;
 comment on function outbox.correlate is
-    'Looks at up to max_count webhooks whose operations are still to be found, and at as many deliveries that do not agree with the record. Returns how many webhooks it
-looked at, and the operations that were unresolved and that a webhook settled. While another one is at it, it does nothing';
+    'Looks at up to max_count webhooks whose operations are still to be found, for a second, and at as many deliveries that do not agree with the record. Returns how many webhooks
+it looked at, and the operations that were unresolved and that a webhook settled. While another one is at it, it does nothing';
 
 create function outbox.watch_deliveries(max_count integer) returns integer
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -502,6 +591,9 @@ comment on column outbox.conflict.attempt_number is 'The attempt that tells othe
 comment on column outbox.conflict.provider_id is 'The provider''s id in its answer, or in the webhook';
 comment on column outbox.conflict.body_sha256 is 'SHA-256 of its answer''s body; null: a webhook tells';
 comment on column outbox.conflict.started_at is 'When the attempt started, or the webhook was matched';
+comment on column outbox.endpoint.id_field is 'Member that holds the provider''s id, a non-empty string; null: the API gives none. In webhooks it is looked for only if it ends in id, identifier or token, and proves an execution only if it is no bare id, uuid, guid, identifier or token';
+comment on column outbox.operation.resolved_by is 'The action by which a person, or a webhook that proves it, settled it';
+comment on function outbox.operation_is_resolved_by_a_person is 'Trigger: what was in doubt ends as not executed by outbox.resolve() alone (law 6); as executed, by a webhook that proves it, too';
 comment on column outbox.action.name is 'The function: cancel, retry, reissue, resolve, pause, resume, retire, hold, release, export, require_export, doubt_history, adopt_history,
 confirm_history, expect_webhooks';
 
@@ -521,8 +613,9 @@ comment on column outbox.undelivered.finished_at is 'When the API accepted it';
 comment on column outbox.undelivered.age is 'How long ago that was';
 comment on column outbox.undelivered.noticed_at is 'When it was noticed';
 
-revoke all on function outbox.receive, outbox.named_by, outbox.keep_delivery, outbox.settle_by_evidence, outbox.weigh, outbox.match_webhook, outbox.correlate,
-    outbox.watch_deliveries, outbox.expect_webhooks, outbox.webhook_is_held, outbox.forget_webhooks, outbox.delivery_is_scrubbed, outbox.retire from public;
+revoke all on function outbox.receive, outbox.named_by, outbox.keep_delivery, outbox.settle_by_evidence, outbox.may_be_anothers, outbox.give_back, outbox.weigh,
+    outbox.weigh_each, outbox.match_webhook, outbox.correlate, outbox.watch_deliveries, outbox.expect_webhooks, outbox.webhook_is_held, outbox.forget_webhooks,
+    outbox.delivery_is_scrubbed, outbox.retire from public;
 grant usage on schema outbox to outbox_receiver;
 -- What webhooks tell. A receiver stands in the open: it can add to outbox.webhook, and read nothing of it.
 grant execute on function outbox.receive, outbox.correlate to outbox_receiver;

@@ -1,6 +1,8 @@
 """What is kept in Postgres of a webhook, and matched there soon after.
 
 Decisions:
+    2026-11-29: few are matched at a time, for less than a second: who waits for what a transaction holds, or
+    for what its snapshot keeps, waits for all of it. Deliveries that are still to be weighed are upkeep's.
     2026-11-29: what a broken connection did not keep is kept by another one, for a restart of Postgres leaves
     none alive, and to keep the same twice changes nothing. A connection to a server that takes no writes is
     closed: after a failover another one has its place.
@@ -30,8 +32,8 @@ from worker.store.statements import statement
 __all__ = ["BATCH", "Desk", "Webhook"]
 
 WHO: Final = "ringonce receiver"
-BATCH: Final = 500
-"""Webhooks that are matched in one transaction."""
+BATCH: Final = 50
+"""Webhooks that are matched in one transaction, each in a subtransaction: Postgres keeps 64 of them at hand."""
 CONNECTIONS: Final = 8
 SECONDS: Final = 5.0
 """How long a sender waits for Postgres before it is asked to come again."""
@@ -91,7 +93,7 @@ class Desk:
             async with session(self._pool) as conn:
                 count = await correlate(conn, limit=BATCH)
             total += count
-            if count < BATCH:
+            if not count:  # fewer than it may look at: their time was up
                 return total
 
     async def close(self) -> None:

@@ -47,8 +47,8 @@ class DeliveryOnRecord:
     webhook_id: int
     evidence: bool
     """It proves that the operation was executed."""
-    agrees: bool
-    """It says what is on record."""
+    agrees: bool | None
+    """It says what is on record; None: whether its id is this operation's is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,9 @@ def test_what_no_webhook_spoke_of_in_time_is_missed_and_no_other(conn: psycopg.C
     assert watch(conn) == set(), "no webhook has ever come: silence means nothing"
     tell(conn, report(ids={"job_id": ids["told"]}))
     correlate(conn)
+    assert watch(conn) == set(), "what was accepted long before the first one was never going to be told of"
+    with time_travel(conn):
+        conn.execute("update outbox.webhook_source set checked_until = checked_until - interval '9 hours'")
     assert watch(conn) == {found["missed"]}
     assert operation(conn, found["missed"])["state"] == "succeeded", "silence proves nothing"
     tell(conn, report(ids={"job_id": ids["missed"]}))
