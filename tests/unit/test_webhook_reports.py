@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.receiver.reports import MOST_REPORTS, STATES, Reading, Report, read
+from worker.receiver import reports
+from worker.receiver.reports import (
+    MOST_FIELDS,
+    MOST_OBJECTS,
+    MOST_REPORTS,
+    MOST_VALUES,
+    STATES,
+    Fields,
+    Reading,
+    Report,
+    read,
+)
 
 NOW = datetime(2026, 11, 24, 18, 30, tzinfo=UTC)
 KEY = "0b9c8d3e-7f64-4d0e-9a52-3c1f0de7a111"
@@ -179,6 +192,55 @@ def test_there_are_no_more_reports_than_can_be_handled() -> None:
     )
     many = [{"job_id": "j", "to": [str(n) for n in range(900)]} for _ in range(3)]
     assert len(reading(many).reports) == MOST_REPORTS
+
+
+@pytest.fixture
+def looked_into(monkeypatch: pytest.MonkeyPatch) -> list[Fields]:
+    """The fields of each report that is made: the work is as long as they are."""
+    found: list[Fields] = []
+    usual = reports._reports
+
+    def look(fields: Fields, now: datetime) -> Iterator[Report]:
+        found.append(fields)
+        yield from usual(fields, now)
+
+    monkeypatch.setattr(reports, "_reports", look)
+    return found
+
+
+def test_a_body_of_more_objects_than_any_report_has_is_not_read(
+    looked_into: list[Fields], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "_gather", pytest.fail)
+    assert reading([{"job_id": "j", "a": [{}]}] * MOST_OBJECTS).reports == ()
+    assert looked_into == []
+
+
+def test_what_many_reports_inherit_is_little(looked_into: list[Fields]) -> None:
+    above = {f"part-{n}": {"state": f"x {n}", f"name-{n}": n} for n in range(2000)}
+    assert len(reading({"job_id": "j", **above, "list": [{"n": n} for n in range(1000)]}).reports) == 1000
+    assert len(looked_into) == 1000
+    assert {len(each) <= MOST_FIELDS for each in looked_into} == {True}
+    assert {len(values) <= MOST_VALUES for each in looked_into for values in each.values()} == {True}
+
+
+def test_recipients_of_nothing_that_is_named_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Fields] = []
+    monkeypatch.setattr(reports, "_recipients", looked_at.append)
+    assert reading({"to": ["+911"] * 9999, "list": [{}] * 999}).reports == ()
+    assert looked_at == []
+
+
+def test_what_is_too_deep_to_be_written_again_is_no_report_and_no_error() -> None:
+    limit = sys.getrecursionlimit()
+    for deep in (*range(limit - 300, limit), 100_000):
+        assert read(b'{"reference": ' + b"[" * deep + b"]" * deep + b"}", {}, NOW).reports == ()
+
+
+def test_no_number_of_a_phone_is_told_by_the_status() -> None:
+    report = only({"job_id": "j", "status": "Delivered to +6591234567"})
+    assert report.status == "Delivered to •••67"
+    assert "6591234" not in only({"job_id": "j", "status": "x" * 90 + " +6591234567"}).status
 
 
 anything = st.recursive(

@@ -16,12 +16,20 @@ from itertools import islice
 from typing import Final
 from urllib.parse import parse_qsl
 
-from worker.plain import one_line
+from worker.plain import masked, one_line
 
 __all__ = ["MOST_REPORTS", "STATES", "Reading", "Report", "read"]
 
 MOST_REPORTS: Final = 1000
 """Of one webhook: twice the recipients of one SMS. Further ones are in the body, and nowhere else."""
+MOST_OBJECTS: Final = 5000
+"""Of one body: five for each report. One that holds more is kept, and not read."""
+MOST_FIELDS: Final = 200
+"""Names that count, of a report and all that it inherits."""
+MOST_VALUES: Final = 4
+"""Of one name, the innermost first."""
+LONGEST_TEXT: Final = 2000
+"""Characters of a text in which ids, keys and words are looked for."""
 DEEPEST: Final = 8
 LONGEST: Final = 255
 """Characters of an id or a key."""
@@ -85,7 +93,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGN
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
-Fields = dict[str, list[object]]
+Fields = dict[str, tuple[object, ...]]
 """Values by name, the innermost first."""
 
 
@@ -132,16 +140,18 @@ def read(body: bytes, headers: Mapping[str, str], now: datetime) -> Reading:
     """Read a webhook; *headers* by their names in lower case."""
     content = _content(body, headers.get("content-type", ""))
     found = (
-        report
-        for fields in islice(_told(content, {}, 0), MOST_REPORTS)
-        for report in _reports(fields, now)
-        if report.ids or report.keys
+        report for fields in islice(_told(content, {}, 0), MOST_REPORTS) for report in _reports(fields, now)
     )
-    reports = tuple(islice(found, MOST_REPORTS))
+    try:
+        reports = tuple(islice(found, MOST_REPORTS))
+    except RecursionError:  # to write JSON takes more of the stack than to read it
+        reports = ()
     return Reading(_digest(body, content, headers, reports), reports)
 
 
 def _content(body: bytes, kind: str) -> object:
+    if body.count(b"{") > MOST_OBJECTS:
+        return None
     try:
         if kind.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
             return dict(parse_qsl(body.decode(), max_num_fields=200))
@@ -177,7 +187,7 @@ def _told(node: object, above: Fields, depth: int) -> Iterator[Fields]:
         for each in node:
             yield from _told(each, above, depth + 1)
     elif isinstance(node, dict):
-        fields = {name: list(values) for name, values in above.items()}
+        fields = dict(above)
         lists: list[list[object]] = []
         _gather(node, fields, lists, depth)
         if not lists:
@@ -205,13 +215,18 @@ def _gather(node: Mapping[str, object], fields: Fields, lists: list[list[object]
 
 
 def _note(fields: Fields, name: str, value: object) -> None:
-    fields.setdefault(name, []).insert(0, value)
+    if len(name) <= LONGEST and (name in fields or len(fields) < MOST_FIELDS):
+        known = value[:LONGEST_TEXT] if isinstance(value, str) else value
+        fields[name] = (known, *fields.get(name, ()))[:MOST_VALUES]
 
 
 def _reports(fields: Fields, now: datetime) -> Iterator[Report]:
+    """One on each recipient; none, if they name no operation."""
+    ids, keys = dict(islice(_ids(fields), MOST_NAMES)), tuple(islice(_keys(fields), MOST_NAMES))
+    if not ids and not keys:
+        return
     state, status = _status(fields)
     told_at = next(filter(None, (_time(each, now) for each in _values(fields, _TIME))), None)
-    ids, keys = dict(islice(_ids(fields), MOST_NAMES)), tuple(islice(_keys(fields), MOST_NAMES))
     for recipient in _recipients(fields):
         yield Report(ids, keys, recipient, state, status, told_at)
 
@@ -223,11 +238,16 @@ def _values(fields: Fields, names: tuple[str, ...]) -> Iterator[object]:
 
 def _status(fields: Fields) -> tuple[str, str]:
     """The first word that is known, else the first there is."""
-    said = [one_line(each, 100) for each in _values(fields, _STATUS + _STATUS_LESS) if isinstance(each, str)]
+    said = [_words(each) for each in _values(fields, _STATUS + _STATUS_LESS) if isinstance(each, str)]
     for word in said:
         if (state := _STATE_OF.get(_word(word))) is not None:
             return state, word
     return "unknown", next(filter(None, said), "")
+
+
+def _words(text: str) -> str:
+    """*text* as a line of a hundred characters, without the numbers of phones: it is shown to many."""
+    return (masked(one_line(text, 200)) or "")[:100]
 
 
 def _word(text: str) -> str:
@@ -253,7 +273,7 @@ def _time(value: object, now: datetime) -> datetime | None:
 
 def _recipients(fields: Fields) -> list[str]:
     for value in _values(fields, _RECIPIENT):
-        several = value if isinstance(value, list) else [value]
+        several = value[:MOST_REPORTS] if isinstance(value, list) else [value]
         named = [one_line(str(each), 100) for each in several if isinstance(each, str | int) and each]
         if named:
             return list(dict.fromkeys(named))
