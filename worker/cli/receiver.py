@@ -8,10 +8,11 @@ from typing import Final
 import click
 
 from worker import observe
-from worker.errors import SettingsError
+from worker.errors import SettingsError, StoreUnavailable
 from worker.receiver import serve
 from worker.serving import Place
 from worker.settings import load_settings
+from worker.store import check_schema
 
 __all__ = ["receiver"]
 
@@ -63,9 +64,14 @@ def receiver(
             "RINGONCE_WEBHOOK_SECRETS_DIR is not set: without a secret anybody could say that a phone rang"
         )
     observe.configure(settings)
+    url = settings.database_url.get_secret_value()
+    try:
+        check_schema(url, role="outbox_receiver")
+    except StoreUnavailable as error:  # it comes back, and so do the senders
+        observe.emit(observe.Event.DISCONNECTED, who="receiver", error=str(error))
     try:
         serve(
-            settings.database_url.get_secret_value(),
+            url,
             settings.webhook_secrets_dir,
             Place(host, port, tls_cert, tls_key),
             signature_header=signature_header,

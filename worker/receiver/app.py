@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -60,20 +61,20 @@ def receiver(
         only_signed: take nothing that is not signed.
     """
     desk = Desk(database_url)
-    counter = Counter(desk, Senders(Path(secrets_dir)), signature_header.lower(), only_signed=only_signed)
+    intake = Intake(desk, Senders(Path(secrets_dir)), signature_header.lower(), only_signed=only_signed)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         await desk.close()
 
-    routes = [Route(path, counter.take, methods=["POST"]) for path in ("/{account}", "/{account}/{secret}")]
+    routes = [Route(path, intake.take, methods=["POST"]) for path in ("/{account}", "/{account}/{secret}")]
     app = Starlette(routes=routes, lifespan=lifespan)
     app.state.close = desk.close  # for an app that mounts it: nobody runs the lifespan of what is mounted
     return app
 
 
-class Counter:
+class Intake:
     """Where webhooks are handed in."""
 
     def __init__(
@@ -147,8 +148,11 @@ def _shown(request: Request) -> list[bytes]:
 
 
 async def _whole_body(request: Request) -> bytes | None:
-    """The body; None: it is larger than any that is taken."""
-    if int(request.headers.get("content-length", "0")) > BODY_LIMIT:
+    """The body; None: it is larger than any that is taken, or nobody knows how large."""
+    try:
+        if int(request.headers.get("content-length", "0")) > BODY_LIMIT:
+            return None
+    except ValueError:  # not every server that an app runs on looks at it
         return None
     body = bytearray()
     async with asyncio.timeout(BODY_SECONDS):
@@ -160,10 +164,15 @@ async def _whole_body(request: Request) -> bytes | None:
 
 
 def _kept(request: Request) -> list[tuple[str, str]]:
-    """The headers, in their order, each byte one character, as far as there is room."""
+    """The headers, in their order, each byte one character, as far as there is room.
+
+    Proxies repeat the path, and the secret in it, in headers of many names.
+    """
     kept, room = [], HEADERS_LIMIT
+    shown = _shown(request)
     for name, value in request.headers.raw:
-        text = "" if name.decode("latin-1") in NOT_KEPT else value.decode("latin-1").replace("\0", "")
+        tells = name.decode("latin-1") in NOT_KEPT or any(each in unquote_to_bytes(value) for each in shown)
+        text = "" if tells else value.decode("latin-1").replace("\0", "")
         room -= len(name) + len(text)
         if room < 0:
             break

@@ -77,11 +77,8 @@ class Senders:
             SettingsError: the account's file cannot be used.
         """
         shown = [_digest(each) for each in signatures[:MOST_SIGNATURES]]
-        valid = [
-            hmac.compare_digest(each, hmac.digest(secret.get_secret_value(), body, "sha256"))
-            for secret in self._secrets(account)
-            for each in shown
-        ]
+        known = [hmac.digest(secret.get_secret_value(), body, "sha256") for secret in self._secrets(account)]
+        valid = [hmac.compare_digest(each, digest) for digest in known for each in shown]
         return any(valid)
 
     def _secrets(self, account: str) -> tuple[SecretBytes, ...]:

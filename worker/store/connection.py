@@ -82,8 +82,8 @@ def conninfo(url: str, who: str) -> str:
     return make_conninfo(url, application_name=who, client_encoding="UTF8", **_KEEPALIVE)
 
 
-def check_schema(url: str) -> None:
-    """Make sure that the database has the outbox that this worker speaks to.
+def check_schema(url: str, *, role: str = "outbox_worker") -> None:
+    """Make sure that the database has the outbox that this worker speaks to, for a user with *role*.
 
     Raises:
         StoreUnavailable: Postgres cannot be reached.
@@ -93,7 +93,7 @@ def check_schema(url: str) -> None:
     try:
         info = conninfo(url, "ringonce worker")
         with psycopg.connect(info, autocommit=True, prepare_threshold=None) as conn:
-            found = _schema_version(conn)
+            found = _schema_version(conn, role)
             _refuse_isolation(conn)
     except (psycopg.OperationalError, psycopg.InternalError) as error:  # the latter: transaction_timeout
         raise StoreUnavailable(f"Postgres cannot be reached: {complaint(error)}") from None
@@ -112,13 +112,13 @@ def check_schema(url: str) -> None:
         )
 
 
-def _schema_version(conn: Connection[TupleRow]) -> tuple[int, int] | None:
+def _schema_version(conn: Connection[TupleRow], role: str) -> tuple[int, int] | None:
     try:
         row = conn.execute(statement("schema_version")).fetchone()
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return None
     except psycopg.errors.InsufficientPrivilege:
-        raise SchemaMismatch("this user may not read the outbox: grant it the role outbox_worker") from None
+        raise SchemaMismatch(f"this user may not read the outbox: grant it the role {role}") from None
     return (row[0], row[1]) if row else None
 
 

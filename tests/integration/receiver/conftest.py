@@ -37,6 +37,7 @@ def served(app: ASGIApp) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 @pytest.fixture

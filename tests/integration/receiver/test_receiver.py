@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 from psycopg import sql
+from starlette.requests import Request
 
 from tests.integration.receiver.conftest import SECRET, Serve
 from tests.integration.sql.plain_sql import enqueue, lease, lost, operation, record, rows, value
@@ -21,7 +22,7 @@ from tests.listening import Said
 from tests.postgres import Connect
 from tests.waiting import until
 from worker.observe import Event
-from worker.receiver import desk, receiver
+from worker.receiver import app, desk, receiver
 from worker.receiver.app import BODY_LIMIT
 from worker.receiver.desk import CONNECTIONS
 
@@ -92,6 +93,37 @@ def test_it_is_kept_once_byte_for_byte_and_without_the_secret(serve: Serve, conn
     names = dict(found["headers"])
     assert (found["body"], names["x-odd"], names["x-webhook-secret"], names["cookie"]) == (BODY, "é", "", "")
     assert SECRET not in str(found)
+
+
+@pytest.mark.parametrize("written", [SECRET, "%" + SECRET.encode().hex("%")], ids=["plain", "escaped"])
+def test_what_a_proxy_repeats_of_the_path_does_not_keep_the_secret(
+    serve: Serve, conn: psycopg.Connection, written: str
+) -> None:
+    names = ("X-Original-URI", "X-Replaced-Path", "X-Envoy-Original-Path", "Referer", "X-Other")
+    headers = {name: f"https://hooks.example.com/webhooks/default/{written}?a=b" for name in names}
+    headers["X-Other"] = "told"
+    assert serve().post(f"/default/{written}", content=BODY, headers=headers).status_code == 200
+    [found] = kept(conn)
+    held = dict(found["headers"])
+    assert [held[name.lower()] for name in names] == ["", "", "", "", "told"]
+    assert SECRET not in str(found)
+
+
+async def test_a_length_that_is_no_number_is_refused_where_the_server_lets_it_through() -> None:
+    request = Request({"type": "http", "method": "POST", "headers": [(b"content-length", b"some")]})
+    assert await app._whole_body(request) is None
+
+
+def test_an_answer_waits_for_no_match_and_no_operation(
+    serve: Serve, conn: psycopg.Connection, connect: Connect
+) -> None:
+    made, other = enqueue(conn), connect()
+    record(conn, lease(conn, made["id"]), "accepted", "succeeded", provider_id="v-1")
+    with other.transaction():
+        other.execute("select pg_advisory_xact_lock(hashtextextended('ringonce: webhooks', 0))")
+        other.execute("select from outbox.operation for update")
+        assert serve().post(f"/default/{SECRET}", content=BODY).status_code == 200
+        assert len(kept(conn)) == 1
 
 
 def test_it_is_committed_when_it_is_answered(serve: Serve, connect: Connect) -> None:
@@ -176,10 +208,10 @@ def test_many_at_once_are_each_kept_once(serve: Serve, conn: psycopg.Connection)
 def test_an_app_mounts_it(
     serve: Serve, receiver_url: str, secrets_dir: Path, conn: psycopg.Connection
 ) -> None:
-    app, hooks = FastAPI(), receiver(receiver_url, secrets_dir)
-    app.mount("/webhooks", hooks)
-    app.router.add_event_handler("shutdown", hooks.state.close)
-    assert serve(app).post(f"/default/{SECRET}", content=BODY).status_code == 200
+    shop, hooks = FastAPI(), receiver(receiver_url, secrets_dir)
+    shop.mount("/webhooks", hooks)
+    shop.router.add_event_handler("shutdown", hooks.state.close)
+    assert serve(shop).post(f"/default/{SECRET}", content=BODY).status_code == 200
     assert len(kept(conn)) == 1
 
 

@@ -3,7 +3,8 @@
 --
 -- That age is null unless the user may see other people's sessions (pg_read_all_stats), for it would tell
 -- of its own only.
--- Run by: `ringonce metrics`, at each scrape. Index: attempt_in_conflict. Locks: nothing.
+-- Run by: `ringonce metrics`, at each scrape. Index: attempt_in_conflict, delivery_that_disagrees,
+-- delivery_pkey. Locks: nothing.
 select (select count(*) from outbox.conflict) as conflict_count,
        exists (select from outbox.shut) as shut,
        case when pg_has_role(current_user, 'pg_read_all_stats', 'usage') then coalesce(
