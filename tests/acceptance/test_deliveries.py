@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
 from tests.acceptance.delivering import all_succeed, executed_once_each, furnish, node, states
 from tests.acceptance.workers import environment_of

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.integration.cli.running import Ringonce, printed, refusal, said
 from tests.integration.sql.plain_sql import age, rows, time_travel
 from tests.integration.sql.webhooks import correlate, report, succeeded, tell
+from tests.listening import Said
+from worker.observe import Event
 
 PHONE = "+919876543210"
 
@@ -99,6 +102,45 @@ def test_what_cannot_be_expected_is_refused_in_a_line(
 
 def test_the_receiver_is_refused_without_a_folder_of_secrets(ringonce: Ringonce) -> None:
     assert "RINGONCE_WEBHOOK_SECRETS_DIR is not set" in refusal(ringonce("receiver"))
+
+
+@pytest.fixture
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The databases that a receiver was started for, which serves nobody."""
+    served: list[str] = []
+    module = importlib.import_module("worker.cli.receiver")
+    monkeypatch.setattr(module, "serve", lambda url, *_, **__: served.append(url))
+    monkeypatch.setattr(module.observe, "configure", lambda _: None)
+    monkeypatch.setenv("RINGONCE_WEBHOOK_SECRETS_DIR", str(tmp_path))
+    return served
+
+
+def test_the_receiver_is_refused_before_there_is_an_outbox(empty: Ringonce, serving: list[str]) -> None:
+    assert "ringonce migrate" in refusal(empty("receiver"))
+    assert serving == []
+
+
+def test_the_receiver_names_the_role_that_its_user_lacks(
+    ringonce: Ringonce, conn: psycopg.Connection, serving: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = sql.Identifier(f"nobody_{conn.info.dbname}")
+    conn.execute(sql.SQL("create role {} login").format(role))
+    try:
+        info = conn.info
+        url = f"host={info.host} port={info.port} dbname={info.dbname} user=nobody_{info.dbname}"
+        monkeypatch.setenv("RINGONCE_DATABASE_URL", url)
+        assert "outbox_receiver" in refusal(ringonce("receiver"))
+    finally:
+        conn.execute(sql.SQL("drop role {}").format(role))
+    assert serving == []
+
+
+def test_the_receiver_starts_while_postgres_is_away(
+    ringonce: Ringonce, serving: list[str], monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    monkeypatch.setenv("RINGONCE_DATABASE_URL", "postgresql://127.0.0.1:1/none")
+    assert ringonce("receiver").exit_code == 0
+    assert len(serving) == len(said.of(Event.DISCONNECTED)) == 1
 
 
 def test_the_sandbox_reads_the_secret_of_its_webhooks_from_a_file(
