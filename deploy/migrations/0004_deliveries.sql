@@ -49,8 +49,9 @@ comment on column outbox.webhook.headers is 'Its headers, in order: [[name, valu
 comment on column outbox.webhook.body is 'Its body, byte for byte';
 comment on column outbox.webhook.reports is 'What was read in it: [{ids, keys, recipient, state, status, told_at}, ...]';
 comment on column outbox.webhook.next_look_at is 'When to look again for the operations that it speaks of; null: all are found, or the search was given up';
-comment on column outbox.webhook.problem is 'Why it could not be made use of';
+comment on column outbox.webhook.problem is 'Why it could not be made use of, or why the search was given up';
 create index webhook_to_match on outbox.webhook (next_look_at) where next_look_at is not null;
+create index webhook_in_trouble on outbox.webhook (id) where problem <> 'no operation fits';  -- which is usual where others send as well
 
 create table outbox.delivery (
     operation_id    bigint not null references outbox.operation (id) on delete cascade,

@@ -224,7 +224,14 @@ def deliveries(patient: Patient) -> Findings:
             f"no webhook of {each.account} at {each.endpoint} has come yet, so none is missed",
             "see whether the API is told the receiver's address",
         )
-    if not missed and not silent:
+    [troubled] = rows(patient.conn, "doctor_webhooks")
+    if troubled["count"]:
+        yield warning(
+            "deliveries",
+            f"{_count(troubled['count'])} webhooks of the last week could not be made use of",
+            "see outbox.webhook.problem; deploy/RUNBOOK.md, RingonceUndelivered",
+        )
+    if not missed and not silent and not troubled["count"]:
         yield fine(
             "deliveries", f"{len(sources)} watched, no webhook is missing" if sources else "none is watched"
         )

@@ -52,6 +52,20 @@ def test_what_was_accepted_and_nobody_heard_of_is_told_and_so_is_a_silent_provid
     assert missed.found == "1 of default at sms.send were accepted, and no webhook tells of them"
 
 
+def test_a_webhook_that_led_nowhere_for_a_reason_is_told_and_one_of_others_is_not(
+    look: Look, owner: psycopg.Connection
+) -> None:
+    keep = (
+        "insert into outbox.webhook (account, digest, headers, body, reports, next_look_at, problem)"
+        " values ('default', sha256(%(problem)s::text::bytea), '[]', '', '[]', null, %(problem)s)"
+    )
+    owner.execute(keep, {"problem": "no operation fits"})
+    assert only(look(outbox.deliveries), Level.OK)
+    owner.execute(keep, {"problem": "its operation was reissued, and the id is on record of neither"})
+    told = only(look(outbox.deliveries), Level.WARNING)
+    assert told.found == "1 webhooks of the last week could not be made use of"
+
+
 def enqueue(owner: psycopg.Connection) -> Outbox:
     there = Outbox(owner)
     there.enqueue()

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 import pytest
 
 from tests.integration.outbox.by_hand import HOUR, Outbox, accepted, judge
 from tests.postgres import Database, Server
+from worker.store.statements import statement
 
 FEW: Final = 5_000
 READ: Final = b"""
     select coalesce(seq_tup_read, 0) as scanned, coalesce(idx_tup_fetch, 0) as fetched
       from pg_stat_xact_user_tables where schemaname = 'outbox' and relname = 'operation'"""
 
+SCRAPES: Final = ("webhook_sources", "count_webhooks", "doctor_webhooks")
 WATCHED: Final = b"""
     insert into outbox.webhook_source (account, endpoint, due_within, first_at, checked_until)
     values ('default', 'sms.send', '00:01:00', now(), now() - interval '9000 hours')"""
@@ -32,6 +34,13 @@ TOLD: Final = b"""
                'ids', '{"job_id": "none", "call_id": "none"}'::jsonb, 'recipient', '',
                'keys', jsonb_build_array(o.idempotency_key), 'state', 'sent', 'status', 'sent'))
       from (select id, idempotency_key from outbox.operation order by id limit 50) as o"""
+SILENT: Final = b"""
+    insert into outbox.silence (operation_id)
+    select id from outbox.operation order by id limit %(count)s"""
+UNMATCHED: Final = b"""
+    insert into outbox.webhook (account, digest, headers, body, reports, problem)
+    select 'default', sha256(n::text::bytea), '[]', '', '[]', case when n % 2 = 0 then 'no operation fits' end
+      from generate_series(1, %(count)s) as n"""
 
 
 OLD: Final = b"update outbox.webhook set received_at = received_at - interval '400 days'"
@@ -41,6 +50,14 @@ HELD: Final = b"select outbox.hold_all(null, 'lane 3', 'x')"
 def after(before: bytes, outbox: Outbox, query: bytes) -> object:
     outbox.do(before)
     return outbox.value(query)
+
+
+def scraped(outbox: Outbox, count: int) -> dict[str, list[dict[str, Any]]]:
+    """What is read of webhooks at each scrape, if so many are missed, and as many lead nowhere."""
+    outbox.do(WATCHED)
+    outbox.do(SILENT, count=count)
+    outbox.do(UNMATCHED, count=count)
+    return {name: outbox.rows(statement(name)) for name in SCRAPES}
 
 
 STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
@@ -67,6 +84,7 @@ STATEMENTS: Final[dict[str, Callable[[Outbox], object]]] = {
     "watch": lambda outbox: after(WATCHED, outbox, b"select outbox.watch_deliveries(300)"),
     "undelivered": lambda outbox: outbox.rows(b"select * from outbox.undelivered"),
     "correlate": lambda outbox: after(TOLD, outbox, b"select looked_count from outbox.correlate(100)"),
+    "scrapes": lambda outbox: scraped(outbox, 50),
     "key_expiring": lambda outbox: outbox.rows(b"select * from outbox.key_expiring"),
 }
 
@@ -107,9 +125,9 @@ def surprised(outbox: Outbox) -> None:
     """10,000 due, in a session that made its plans when there were twenty, and no attempt at all."""
     outbox.fill(20)
     outbox.do(b"vacuum analyze")
-    for statement in STATEMENTS.values():
+    for read in STATEMENTS.values():
         with undone(outbox):
-            statement(outbox)
+            read(outbox)
     outbox.fill(10_000, lane="lane ", lane_count=10)
 
 
@@ -155,6 +173,18 @@ def test_in_a_known_table_it_reads_few_rows_and_never_all(analyzed: Outbox, name
     read = read_by(analyzed, name)
     assert read["scanned"] == 0
     assert read["fetched"] < FEW
+
+
+@pytest.mark.parametrize("outbox", [old], indirect=True, ids=["old"])
+def test_no_scrape_takes_the_longer_the_more_is_missed(analyzed: Outbox) -> None:
+    with undone(analyzed):
+        [before] = analyzed.rows(READ)
+        found = scraped(analyzed, 12_000)
+        [after] = analyzed.rows(READ)
+    assert [each["undelivered_count"] for each in found["webhook_sources"]] == [10_000]
+    assert [each["unmatched_count"] for each in found["count_webhooks"]] == [10_000]
+    assert [each["count"] for each in found["doctor_webhooks"]] == [0]
+    assert after["scanned"] == before["scanned"]
 
 
 @pytest.mark.parametrize("outbox", [old, scheduled], indirect=True, ids=["old", "scheduled"])
