@@ -33,12 +33,12 @@ __all__ = ["BATCH", "Desk", "Webhook"]
 
 WHO: Final = "ringonce receiver"
 BATCH: Final = 50
-"""Webhooks that are matched in one transaction, each in a subtransaction: Postgres keeps 64 of them at hand."""
+"""Webhooks that are matched in one transaction, each in a subtransaction: 64 are kept at hand."""
 CONNECTIONS: Final = 8
 SECONDS: Final = 5.0
 """How long a sender waits for Postgres before it is asked to come again."""
 MOST_WAITING: Final = 200
-"""Webhooks that wait for a connection, each with its body: 50 MB at most. The next are asked to come again."""
+"""Webhooks that wait for a connection, each with its body: 50 MB at most. The next come again."""
 PAUSE_SECONDS: Final = 0.2
 """Between two rounds of matching: what comes together is matched together."""
 

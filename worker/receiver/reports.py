@@ -160,9 +160,7 @@ def _content(body: bytes, kind: str) -> object:
         return None
 
 
-def _digest(
-    body: bytes, content: object, headers: Mapping[str, str], reports: tuple[Report, ...]
-) -> bytes:
+def _digest(body: bytes, content: object, headers: Mapping[str, str], reports: tuple[Report, ...]) -> bytes:
     """What it is known by. With an id goes what it tells: the id may be the subscription's, or the call's."""
     ids = [headers[name] for name in _EVENT_HEADERS if headers.get(name)]
     if isinstance(content, dict):

@@ -29,6 +29,8 @@ from worker.receiver.desk import CONNECTIONS
 BODY = b'{"voice_id": "v-1", "state": "ringing", "to": "+911"}\r\n'
 SIGNATURE = hmac.new(SECRET.encode(), BODY, hashlib.sha256).hexdigest()
 
+OURS = "from pg_stat_activity where application_name = 'ringonce receiver'"
+
 
 def kept(conn: psycopg.Connection) -> list[dict[str, Any]]:
     return rows(conn, "select * from outbox.webhook order by id")
@@ -100,7 +102,7 @@ def test_what_a_proxy_repeats_of_the_path_does_not_keep_the_secret(
     serve: Serve, conn: psycopg.Connection, written: str
 ) -> None:
     names = ("X-Original-URI", "X-Replaced-Path", "X-Envoy-Original-Path", "Referer", "X-Other")
-    headers = {name: f"https://hooks.example.com/webhooks/default/{written}?a=b" for name in names}
+    headers = dict.fromkeys(names, f"https://hooks.example.com/webhooks/default/{written}?a=b")
     headers["X-Other"] = "told"
     assert serve().post(f"/default/{written}", content=BODY, headers=headers).status_code == 200
     [found] = kept(conn)
@@ -220,7 +222,6 @@ def test_after_a_restart_of_postgres_the_first_webhook_is_kept(
 ) -> None:
     """Every connection of the pool is dead, and the pool does not know."""
     client, blocker = serve(), connect()
-    ours = "from pg_stat_activity where application_name = 'ringonce receiver'"
 
     def send(number: int) -> int:
         return client.post(f"/default/{SECRET}", json={"voice_id": "v-1", "to": f"+91{number}"}).status_code
@@ -230,12 +231,12 @@ def test_after_a_restart_of_postgres_the_first_webhook_is_kept(
         blocker.execute("select from outbox.account for update")
         for thread in threads:
             thread.start()
-        until(lambda: value(conn, f"select count(*) {ours} and wait_event_type = 'Lock'") == CONNECTIONS)
+        until(lambda: value(conn, f"select count(*) {OURS} and wait_event_type = 'Lock'") == CONNECTIONS)
     for thread in threads:
         thread.join()
-    until(lambda: value(conn, f"select count(*) {ours} and state <> 'idle'") == 0)
-    conn.execute(f"select pg_terminate_backend(pid) {ours}")
-    until(lambda: value(conn, f"select count(*) {ours}") == 0)
+    until(lambda: value(conn, f"select count(*) {OURS} and state <> 'idle'") == 0)
+    conn.execute(f"select pg_terminate_backend(pid) {OURS}")
+    until(lambda: value(conn, f"select count(*) {OURS}") == 0)
     assert send(99) == 200
 
 
@@ -249,3 +250,27 @@ def test_a_connection_to_a_server_that_takes_no_writes_does_not_stay(
     assert said.of(Event.WEBHOOK_FAILED) == []
     conn.execute(sql.SQL("alter database {} reset default_transaction_read_only").format(database))
     until(lambda: client.post(f"/default/{SECRET}", content=BODY).status_code == 200)
+
+
+def test_no_more_wait_for_a_connection_than_there_is_room_for(
+    serve: Serve, conn: psycopg.Connection, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "CONNECTIONS", 1)
+    monkeypatch.setattr(desk, "MOST_WAITING", 1)
+    client, blocker = serve(), connect()
+    statuses: list[int] = []
+
+    def send() -> None:
+        statuses.append(client.post(f"/default/{SECRET}", content=BODY).status_code)
+
+    threads = [threading.Thread(target=send) for _ in range(3)]
+    with blocker.transaction():
+        blocker.execute("select from outbox.account for update")
+        threads[0].start()
+        until(lambda: value(conn, f"select count(*) {OURS} and wait_event_type = 'Lock'") == 1)
+        for thread in threads[1:]:
+            thread.start()
+        until(lambda: statuses == [503])
+    for thread in threads:
+        thread.join()
+    assert statuses == [503, 200, 200]
