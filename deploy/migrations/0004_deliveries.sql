@@ -142,9 +142,9 @@ begin
     if cardinality(by_id) = 1 then
         return by_id[1];
     end if;
-    select array_agg(distinct o.id) into by_key
-      from jsonb_array_elements_text(report -> 'keys') as given (value)
-      join outbox.operation o on o.idempotency_key = given.value and o.account = named_by.account;
+    select array_agg(o.id) into by_key from outbox.operation o
+     where o.idempotency_key = any (array(select jsonb_array_elements_text(report -> 'keys')))  -- a join may be planned over the whole table
+       and o.account = named_by.account;
     if by_id is not null then
         by_key := array(select unnest(by_id) intersect select unnest(by_key));
     end if;
@@ -216,16 +216,18 @@ comment on function outbox.settle_by_evidence is
 
 create function outbox.may_be_anothers(operation_id bigint, told_at timestamptz) returns boolean
     language sql stable set search_path = pg_catalog, pg_temp as $$
-    select exists (select from outbox.operation o
-                     join outbox.endpoint e on e.name = o.endpoint
-                     join outbox.operation p on p.state = 'in_flight' and p.account = o.account and p.first_sent_at <= may_be_anothers.told_at and p.id <> o.id
-                     join outbox.endpoint f on f.name = p.endpoint and f.id_field is not distinct from e.id_field
-                    where o.id = may_be_anothers.operation_id)
-        or exists (select from outbox.operation o
-                     join outbox.endpoint e on e.name = o.endpoint
-                     join outbox.operation p on p.state = 'queued' and p.account = o.account and p.first_sent_at <= may_be_anothers.told_at and p.id <> o.id
-                     join outbox.endpoint f on f.name = p.endpoint and f.id_field is not distinct from e.id_field
-                    where o.id = may_be_anothers.operation_id)
+    select exists (
+        select from outbox.operation o
+          join outbox.endpoint e on e.name = o.endpoint
+         cross join lateral (  -- in the order of the indexes that hold these alone, and not by their account, which may have millions more
+               (select p.id, p.account, p.endpoint, p.first_sent_at from outbox.operation p
+                 where p.state = 'in_flight' order by p.lease_expires_at offset 0)
+               union all
+               (select p.id, p.account, p.endpoint, p.first_sent_at from outbox.operation p
+                 where p.state = 'queued' and p.first_sent_at is not null order by p.key_window_closes_at offset 0)) as open
+          join outbox.endpoint f on f.name = open.endpoint
+         where o.id = may_be_anothers.operation_id
+           and open.account = o.account and open.id <> o.id and open.first_sent_at <= may_be_anothers.told_at and f.id_field is not distinct from e.id_field)
 $$;
 comment on function outbox.may_be_anothers is
     'Whether the id in a webhook, which leads to an operation by a key alone, may be another''s: one that was sent before, and whose answer, with its id, may still come';
@@ -332,8 +334,9 @@ begin
         if named is null then
             is_whole := false;
             was_reissued := was_reissued or is_over and exists (
-                select from jsonb_array_elements_text(report -> 'keys') as given (value)
-                  join outbox.operation o on o.idempotency_key = given.value and o.account = (webhook).account and outbox.was_reissued(o.id));
+                select from outbox.operation o
+                 where o.idempotency_key = any (array(select jsonb_array_elements_text(report -> 'keys')))
+                   and o.account = (webhook).account and outbox.was_reissued(o.id));
         else
             perform outbox.keep_delivery(named, (webhook).id, report);
             operations := operations || named;
@@ -599,9 +602,13 @@ comment on column outbox.action.name is 'The function: cancel, retry, reissue, r
 confirm_history, expect_webhooks';
 
 create view outbox.undelivered as
-    select o.id, o.account, o.endpoint, o.idempotency_key, o.lane, o.provider_id, o.finished_at, clock_timestamp() - o.finished_at as age, q.noticed_at
-      from outbox.silence q join outbox.operation o on o.id = q.operation_id
-     where o.state = 'succeeded' and not exists (select from outbox.delivery d where d.operation_id = o.id);
+    select q.operation_id as id, o.account, o.endpoint, o.idempotency_key, o.lane, o.provider_id, o.finished_at, clock_timestamp() - o.finished_at as age,
+           q.noticed_at
+      from outbox.silence q
+     cross join lateral (  -- from the few to the many, whatever is known of their numbers
+           select p.account, p.endpoint, p.idempotency_key, p.lane, p.provider_id, p.finished_at from outbox.operation p
+            where p.id = q.operation_id and p.state = 'succeeded'
+              and (select true from outbox.delivery d where d.operation_id = p.id limit 1) is not true offset 0) as o;
 comment on view outbox.undelivered is
     'What the API accepted, and no webhook spoke of in time: perhaps it was never dispatched. Only where webhooks are known to come and are waited for (outbox.expect_webhooks)';
 comment on column outbox.undelivered.id is 'The operation';

@@ -39,7 +39,8 @@ SILENT: Final = b"""
     select id from outbox.operation order by id limit %(count)s"""
 UNMATCHED: Final = b"""
     insert into outbox.webhook (account, digest, headers, body, reports, problem)
-    select 'default', sha256(n::text::bytea), '[]', '', '[]', case when n % 2 = 0 then 'no operation fits' end
+    select 'default', sha256(n::text::bytea), '[]', '', '[]',
+           case when n %% 2 = 0 then 'no operation fits' end
       from generate_series(1, %(count)s) as n"""
 
 

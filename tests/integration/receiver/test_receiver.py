@@ -24,12 +24,11 @@ from tests.waiting import until
 from worker.observe import Event
 from worker.receiver import app, desk, receiver
 from worker.receiver.app import BODY_LIMIT
-from worker.receiver.desk import CONNECTIONS
 
 BODY = b'{"voice_id": "v-1", "state": "ringing", "to": "+911"}\r\n'
 SIGNATURE = hmac.new(SECRET.encode(), BODY, hashlib.sha256).hexdigest()
 
-OURS = "from pg_stat_activity where application_name = 'ringonce receiver'"
+OURS = "from pg_stat_activity where application_name = 'ringonce receiver' and datname = current_database()"
 
 
 def kept(conn: psycopg.Connection) -> list[dict[str, Any]]:
@@ -218,20 +217,21 @@ def test_an_app_mounts_it(
 
 
 def test_after_a_restart_of_postgres_the_first_webhook_is_kept(
-    serve: Serve, conn: psycopg.Connection, connect: Connect
+    serve: Serve, conn: psycopg.Connection, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every connection of the pool is dead, and the pool does not know."""
+    monkeypatch.setattr(desk, "CONNECTIONS", 4)
     client, blocker = serve(), connect()
 
     def send(number: int) -> int:
         return client.post(f"/default/{SECRET}", json={"voice_id": "v-1", "to": f"+91{number}"}).status_code
 
-    threads = [threading.Thread(target=send, args=[number]) for number in range(CONNECTIONS)]
+    threads = [threading.Thread(target=send, args=[number]) for number in range(4)]
     with blocker.transaction():
         blocker.execute("select from outbox.account for update")
         for thread in threads:
             thread.start()
-        until(lambda: value(conn, f"select count(*) {OURS} and wait_event_type = 'Lock'") == CONNECTIONS)
+        until(lambda: value(conn, f"select count(*) {OURS} and wait_event_type = 'Lock'") == 4)
     for thread in threads:
         thread.join()
     until(lambda: value(conn, f"select count(*) {OURS} and state <> 'idle'") == 0)
