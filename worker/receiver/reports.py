@@ -245,7 +245,7 @@ def _status(fields: Fields) -> tuple[str, str]:
 
 def _words(text: str) -> str:
     """*text* as a line of a hundred characters, without the numbers of phones: it is shown to many."""
-    return (masked(one_line(text, 200)) or "")[:100]
+    return (masked(one_line(text[:200])) or "")[:100]
 
 
 def _word(text: str) -> str:
