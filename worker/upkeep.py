@@ -12,9 +12,9 @@ and has the herald tell apps what no drain has told them.
 
 Every pass takes at most ``BATCH`` rows, a commit of its own, and skips what others hold, so that it never
 keeps a claim waiting. Of what retires there are up to ``MOST_BATCHES`` passes in one round.
-The first two are made in each round; the others, by each process, once in 10 s or a minute (``UNHURRIED``)
-while they find little. One that takes long to find little walks over what somebody's old snapshot may still
-see: it is made more seldom.
+The first two are made in each round; the others, by each process, once in 6 s to a minute (``IDLE``,
+``UNHURRIED``) while they find little. One that takes long to find little walks over what somebody's old
+snapshot may still see: it is made more seldom.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ UNHURRIED: Final = {
     "purge": 60.0,
     "fold": 60.0,
     "forget": 60.0,
-    "correlate": 10.0,
     "watch": 10.0,
     "forget_webhooks": 60.0,
 }
 """Seconds that these rest after they found less than a batch: an idle node asks little of Postgres."""
+IDLE: Final = {"correlate": 6.0}
+"""Seconds that these rest after they found nothing: little longer than a round, for evidence waits for it."""
 RETIRING: Final = frozenset({"scrub", "purge", "forget_webhooks"})
 """Passes that go on at once while they find full batches: what a busy fleet finishes in one round is many."""
 RETIRE_SECONDS: Final = 0.5
@@ -141,7 +142,8 @@ async def _paced(conn: AsyncConnection[TupleRow], name: str, values: dict[str, A
         count = await _pass(conn, name, values)
         total += count
         if count < batch:
-            pacer.took(pacer.now() - began_at, rest=UNHURRIED.get(name, 0.0))
+            rest = UNHURRIED.get(name, 0.0 if count else IDLE.get(name, 0.0))
+            pacer.took(pacer.now() - began_at, rest=rest)
             break
         if pacer.now() > give_up_at:
             break
