@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -88,8 +87,9 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_twice(
     fill_old(outbox, 3, 3 * MONTH)
     outbox.do(b"select outbox.require_export(true, 'x')")
     folder = tmp_path / "a"
-    now = outbox.value(b"select clock_timestamp()").isoformat()
-    command = [RINGONCE, "export", "--before", now, "--to", str(folder), "--part-size", "1", "--json"]
+    asked = order(folder, outbox, part_size=1)
+    before = asked.whole.until.isoformat()
+    command = [RINGONCE, "export", "--before", before, "--to", str(folder), "--part-size", "1", "--json"]
     environment = os.environ | {"RINGONCE_DATABASE_URL": database.url}
     with other.conn.transaction():
         other.do(lock)
@@ -101,9 +101,8 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_twice(
     assert manifest is not None
     assert len(manifest.parts) == known
     nothing_is_lost(outbox, folder)
-    ended = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
-    told = json.loads(ended.stdout)
-    assert (told["complete"], told["operation_count"]) == (True, 3)
+    found = run(outbox.conn, asked)
+    assert (found.complete, found.operation_count) == (True, 3)
     ids = [int(row["id"]) for row in read_csv(folder, "operations")]
     assert len(ids) == len(set(ids)) == 3
     check(folder)
