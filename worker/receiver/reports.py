@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 from urllib.parse import parse_qsl
@@ -243,6 +244,7 @@ def _status(fields: Fields) -> tuple[str, str]:
     return "unknown", next(filter(None, said), "")
 
 
+@lru_cache(maxsize=64)  # what many reports inherit
 def _words(text: str) -> str:
     """*text* as a line of a hundred characters, without the numbers of phones: it is shown to many."""
     return (masked(one_line(text[:200])) or "")[:100]
