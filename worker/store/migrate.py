@@ -64,7 +64,7 @@ LONG_SECONDS: Final = 1.5
 FEW: Final = 4
 """The last of so many tries is a long one."""
 HOLD_SECONDS: Final = 2.0
-"""How long a transaction may work, with whatever it has locked in its hands; a tenth is usual."""
+"""How long a transaction may work, with whatever it has locked in its hands; some 30 ms are usual."""
 _PAUSE_SECONDS: Final = 0.2
 _UNTROUBLED: Final = """
     select set_config(name, '0', false) from pg_settings
