@@ -235,8 +235,9 @@ def test_after_a_restart_of_postgres_the_first_webhook_is_kept(
     for thread in threads:
         thread.join()
     until(lambda: value(conn, f"select count(*) {OURS} and state <> 'idle'") == 0)
-    conn.execute(f"select pg_terminate_backend(pid) {OURS}")
-    until(lambda: value(conn, f"select count(*) {OURS}") == 0)
+    dead = value(conn, f"select array_agg(pid) {OURS}")
+    conn.execute("select pg_terminate_backend(pid) from unnest(%s::integer[]) as pid", [dead])
+    until(lambda: value(conn, f"select count(*) {OURS} and pid = any (%s)", [dead]) == 0)
     assert send(99) == 200
 
 
