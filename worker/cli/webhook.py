@@ -9,7 +9,7 @@ import click
 
 from worker.cli.database import connected
 from worker.cli.parameters import duration, reason
-from worker.cli.printing import as_json, moment, print_rows, span
+from worker.cli.printing import as_json, moment, print_json, print_rows, span
 from worker.store import administration
 from worker.store import deliveries as webhooks
 
@@ -64,12 +64,16 @@ def list_(*, as_json: bool) -> None:
     help="How long after the API accepted; a minute to 30 days.",
 )
 @reason
-def expect(*, endpoint: str, account: str, within: timedelta | None, reason: str) -> None:
+@as_json
+def expect(*, endpoint: str, account: str, within: timedelta | None, reason: str, as_json: bool) -> None:
     """Miss the webhooks of ENDPOINT that have not come by then.
 
     From now on, and only once the first one has come: what is never sent any is not missed.
     """
     with connected(needs="the role outbox_admin") as conn:
         administration.expect_webhooks(conn, account, endpoint, within, reason)
+    if as_json:
+        print_json({"account": account, "endpoint": endpoint, "due_within": within})
+        return
     until = "no longer missed" if within is None else f"missed after {span(within)}"
     click.echo(f"webhooks about {endpoint} of {account} are {until}")

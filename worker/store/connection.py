@@ -157,19 +157,20 @@ async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
 
 @asynccontextmanager
 async def session(
-    pool: AsyncConnectionPool[AsyncConnection[TupleRow]], *, seconds: float = SECONDS
+    pool: AsyncConnectionPool[AsyncConnection[TupleRow]], *, seconds: float | None = None
 ) -> AsyncIterator[AsyncConnection[TupleRow]]:
-    """One connection of *pool*, for a few statements.
+    """One connection of *pool*, for a few statements, which have *seconds* in all; None: ``SECONDS``.
 
     Raises:
-        StoreUnavailable: there was no connection, it broke, or it said nothing for *seconds*.
+        StoreUnavailable: there was no connection, it broke, or it said nothing for so long.
         StoreRefused: Postgres refused a statement, or psycopg could not send it.
     """
+    limit = SECONDS if seconds is None else seconds
     try:
-        async with asyncio.timeout(seconds), pool.connection() as conn:
+        async with asyncio.timeout(limit), pool.connection() as conn:
             yield conn
     except (PoolTimeout, TimeoutError) as error:
-        raise StoreUnavailable(f"Postgres did not answer within {seconds:g} s") from error
+        raise StoreUnavailable(f"Postgres did not answer within {limit:g} s") from error
     except _AWAY as error:
         raise StoreUnavailable(complaint(error)) from error
     except psycopg.Error as error:

@@ -48,7 +48,7 @@ def test_tab_offers_every_command() -> None:
 
 
 def test_tab_offers_commands_options_and_the_words_they_take() -> None:
-    assert offered("ringonce un") == ["unresolved"]
+    assert offered("ringonce un") == ["unresolved", "undelivered"]
     assert offered("ringonce account ") == ["list", "set"]
     assert {"--state", "--provider-id", "--after"} <= set(offered("ringonce list --"))
     assert offered("ringonce list --state unr") == ["unresolved"]

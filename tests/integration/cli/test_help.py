@@ -16,7 +16,7 @@ IN_HELP = sorted(
     {shlex.join(words) for path in COMMANDS if path != ("worker",) for words in examples(path)}
     - {"worker -c 2 -l info"}  # the options of a worker are Celery's; tests of the process run them
 )
-WITHOUT_DATA = {"demo", "worker", "sandbox", "dashboard", "metrics", "completion"}
+WITHOUT_DATA = {"demo", "worker", "sandbox", "dashboard", "receiver", "metrics", "completion"}
 """They serve until they are ended, or print a story or a script."""
 
 

@@ -14,6 +14,7 @@ from tests.integration.cli.running import refusal, run
 from tests.integration.dashboard.serving import PASSWORD, PATIENCE, served
 from tests.integration.http.raw_server import make_certificate
 from tests.postgres import Database
+from worker.serving import Place
 
 HEADER = ["--proxy-header", "X-Forwarded-User"]
 
@@ -81,7 +82,7 @@ WARNING = "passwords cross the network as they are: use --tls-cert, or a proxy t
 def test_it_warns_where_others_can_read_passwords(
     monkeypatch: pytest.MonkeyPatch, options: list[str], warning: str
 ) -> None:
-    def serve(_url: str, **given: Any) -> None:  # noqa: ANN401 - whatever it is called with
+    def serve(_url: str, _place: Place, **given: Any) -> None:  # noqa: ANN401 - whatever it is called with
         given["on_start"]("http://where.example:8090")
 
     monkeypatch.setattr("worker.cli.dashboard.serve", serve)

@@ -42,7 +42,7 @@ ROOM = {
     "undelivered": "--account --endpoint --after --limit --json",
     "webhook": "list expect",
     "webhook list": "--json",
-    "webhook expect": "sms.send --account --within none 5min 999999999d --reason",
+    "webhook expect": "sms.send --account --within none 5min 999999999d --reason --json",
     "purge": "--reason --dry-run --yes --json",
     "completion": "bash zsh fish",
     "status": "--json",
