@@ -543,7 +543,7 @@ create table outbox.retention (
     exported_until  timestamptz check (outbox.is_plausible(exported_until)),
     scrub_from      timestamptz,
     purge_from      timestamptz,
-    webhook_from    bigint
+    webhook_from    timestamptz
 );
 comment on table outbox.retention is 'What retention waits for, and where it goes on; one row. How long anything is kept is a setting of the workers';
 comment on column outbox.retention.only_row is 'There is one row';
@@ -551,7 +551,7 @@ comment on column outbox.retention.only_exported is 'Nothing is scrubbed or dele
 comment on column outbox.retention.exported_until is 'Whatever became final before this has been exported (outbox.note_export); null: nothing';
 comment on column outbox.retention.scrub_from is 'All that has its payload and became final before this is under a legal hold: scrub() does not walk over it again; null: not known';
 comment on column outbox.retention.purge_from is 'The same of what was scrubbed, and of purge()';
-comment on column outbox.retention.webhook_from is 'All webhooks of lower numbers tell of what is under a legal hold: forget_webhooks() does not walk over them again; null: not known';
+comment on column outbox.retention.webhook_from is 'All webhooks that came before this tell of what is under a legal hold: forget_webhooks() does not walk over them again; null: not known';
 insert into outbox.retention default values;
 
 create function outbox.is_held(operation_id bigint, account text, lane text) returns boolean
@@ -2949,6 +2949,7 @@ comment on column outbox.webhook.next_look_at is 'When to look again for the ope
 comment on column outbox.webhook.problem is 'Why it could not be made use of, or why the search was given up';
 create index webhook_to_match on outbox.webhook (next_look_at) where next_look_at is not null;
 create index webhook_in_trouble on outbox.webhook (id) where problem <> 'no operation fits';  -- which is usual where others send as well
+create index webhook_to_forget on outbox.webhook (received_at);
 
 create table outbox.delivery (
     operation_id    bigint not null references outbox.operation (id) on delete cascade,
@@ -3198,6 +3199,7 @@ declare
     id bigint;
 begin
     foreach id in array ids loop
+        exit when clock_timestamp() > statement_timestamp() + interval '4 seconds';  -- the others are due still, and upkeep gives a round ten
         if outbox.weigh(id) then
             settled := settled || id;
         end if;
@@ -3379,12 +3381,12 @@ comment on function outbox.webhook_is_held is
 
 create function outbox.forget_webhooks(keep interval, max_count integer) returns integer
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off as $$
 declare
     started_at constant timestamptz := clock_timestamp();
     lasts constant interval := outbox.retires_after(keep);
     any_hold boolean;
-    mark bigint;
+    mark timestamptz;
     met record;
     ids bigint[] := '{}';
     forgotten integer;
@@ -3394,11 +3396,11 @@ begin
     end if;
     any_hold := exists (select from outbox.legal_hold);
     mark := case when any_hold then (select r.webhook_from from outbox.retention r) end;
-    -- The lowest numbers came first: no index of times is needed.
-    for met in select n.id, n.account, n.received_at, n.reports from outbox.webhook n where n.id >= coalesce(mark, 0) order by n.id loop
-        exit when cardinality(ids) >= max_count or met.received_at >= started_at - lasts or clock_timestamp() > started_at + interval '2 seconds';
+    for met in select n.id, n.account, n.received_at, n.reports from outbox.webhook n
+                where n.received_at >= coalesce(mark, '-infinity') and n.received_at < started_at - lasts order by n.received_at loop
+        exit when cardinality(ids) >= max_count or clock_timestamp() > started_at + interval '2 seconds';
         if any_hold and outbox.webhook_is_held(met.account, met.reports) then
-            mark := met.id;  -- what is free before it goes now
+            mark := met.received_at;  -- what is free before it goes now
         else
             ids := ids || met.id;
         end if;
@@ -3407,7 +3409,7 @@ begin
     get diagnostics forgotten = row_count;
     if any_hold then
         perform from outbox.retention for update skip locked;
-        update outbox.retention r set webhook_from = mark where found and mark > coalesce(r.webhook_from, 0);
+        update outbox.retention r set webhook_from = mark where found and mark > coalesce(r.webhook_from, '-infinity');
     end if;
     return forgotten;
 end $$;

@@ -52,6 +52,7 @@ comment on column outbox.webhook.next_look_at is 'When to look again for the ope
 comment on column outbox.webhook.problem is 'Why it could not be made use of, or why the search was given up';
 create index webhook_to_match on outbox.webhook (next_look_at) where next_look_at is not null;
 create index webhook_in_trouble on outbox.webhook (id) where problem <> 'no operation fits';  -- which is usual where others send as well
+create index webhook_to_forget on outbox.webhook (received_at);
 
 create table outbox.delivery (
     operation_id    bigint not null references outbox.operation (id) on delete cascade,
@@ -301,6 +302,7 @@ declare
     id bigint;
 begin
     foreach id in array ids loop
+        exit when clock_timestamp() > statement_timestamp() + interval '4 seconds';  -- the others are due still, and upkeep gives a round ten
         if outbox.weigh(id) then
             settled := settled || id;
         end if;
@@ -482,12 +484,12 @@ comment on function outbox.webhook_is_held is
 
 create function outbox.forget_webhooks(keep interval, max_count integer) returns integer
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off as $$
 declare
     started_at constant timestamptz := clock_timestamp();
     lasts constant interval := outbox.retires_after(keep);
     any_hold boolean;
-    mark bigint;
+    mark timestamptz;
     met record;
     ids bigint[] := '{}';
     forgotten integer;
@@ -497,11 +499,11 @@ begin
     end if;
     any_hold := exists (select from outbox.legal_hold);
     mark := case when any_hold then (select r.webhook_from from outbox.retention r) end;
-    -- The lowest numbers came first: no index of times is needed.
-    for met in select n.id, n.account, n.received_at, n.reports from outbox.webhook n where n.id >= coalesce(mark, 0) order by n.id loop
-        exit when cardinality(ids) >= max_count or met.received_at >= started_at - lasts or clock_timestamp() > started_at + interval '2 seconds';
+    for met in select n.id, n.account, n.received_at, n.reports from outbox.webhook n
+                where n.received_at >= coalesce(mark, '-infinity') and n.received_at < started_at - lasts order by n.received_at loop
+        exit when cardinality(ids) >= max_count or clock_timestamp() > started_at + interval '2 seconds';
         if any_hold and outbox.webhook_is_held(met.account, met.reports) then
-            mark := met.id;  -- what is free before it goes now
+            mark := met.received_at;  -- what is free before it goes now
         else
             ids := ids || met.id;
         end if;
@@ -510,7 +512,7 @@ begin
     get diagnostics forgotten = row_count;
     if any_hold then
         perform from outbox.retention for update skip locked;
-        update outbox.retention r set webhook_from = mark where found and mark > coalesce(r.webhook_from, 0);
+        update outbox.retention r set webhook_from = mark where found and mark > coalesce(r.webhook_from, '-infinity');
     end if;
     return forgotten;
 end $$;
@@ -518,8 +520,8 @@ comment on function outbox.forget_webhooks is
     'Deletes webhooks, which hold phone numbers, that came longer than keep ago; what they told stays in outbox.delivery. What speaks of anything under a legal hold stays. It walks
 for no longer than about 2 s, and where there are holds the next pass begins behind what it walked over. Returns how many';
 
-alter table outbox.retention add column webhook_from bigint;
-comment on column outbox.retention.webhook_from is 'All webhooks of lower numbers tell of what is under a legal hold: forget_webhooks() does not walk over them again; null: not known';
+alter table outbox.retention add column webhook_from timestamptz;
+comment on column outbox.retention.webhook_from is 'All webhooks that came before this tell of what is under a legal hold: forget_webhooks() does not walk over them again; null: not known';
 create or replace function outbox.retire_from_the_start() returns void
     language sql volatile set search_path = pg_catalog, pg_temp as $$
     update outbox.retention r set scrub_from = null, purge_from = null, webhook_from = null
@@ -621,6 +623,7 @@ comment on column outbox.undelivered.finished_at is 'When the API accepted it';
 comment on column outbox.undelivered.age is 'How long ago that was';
 comment on column outbox.undelivered.noticed_at is 'When it was noticed';
 
+revoke all on table outbox.webhook, outbox.delivery, outbox.webhook_source, outbox.silence, outbox.undelivered from public;
 revoke all on function outbox.receive, outbox.named_by, outbox.keep_delivery, outbox.settle_by_evidence, outbox.may_be_anothers, outbox.give_back, outbox.weigh,
     outbox.weigh_each, outbox.match_webhook, outbox.correlate, outbox.watch_deliveries, outbox.expect_webhooks, outbox.webhook_is_held, outbox.forget_webhooks,
     outbox.delivery_is_scrubbed, outbox.retire from public;

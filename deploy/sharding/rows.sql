@@ -37,6 +37,7 @@ select place, name, mine,
 -- locked rows by; webhooks are matched, and missed, by one session at a time, which is this one for now.
 do $$
 begin
+    perform outbox.keep_retention_out();  -- it would delete webhooks under the copy; and a hold that is placed now on a lane of any account would stay behind
     perform pg_advisory_xact_lock(hashtextextended('ringonce: webhooks', 0));
     perform from outbox.webhook_source s join outbox.account a on a.name = s.account
       where a.app_id = current_setting('moving.app_id') order by s.account, s.endpoint for update of s;

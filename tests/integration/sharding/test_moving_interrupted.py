@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.integration.sharding.moving import (
     APP_ID,
@@ -80,11 +81,29 @@ def test_what_retention_remembers_there_is_forgotten_though_a_pass_is_under_way(
     there.execute("select outbox.retires_after('720:00:00')")
     with started(commands(*outboxes)) as moving:
         until(lambda: waits(here, outboxes[1]) or moving.poll() is not None)
-        there.execute("update outbox.retention set scrub_from = clock_timestamp(), webhook_from = 7")
+        there.execute(
+            "update outbox.retention set scrub_from = clock_timestamp(), webhook_from = clock_timestamp()"
+        )
         there.execute("commit")
         assert moving.communicate(timeout=60) == ("moved\n", "")
     marks = "select scrub_from, webhook_from from outbox.retention"
     assert there.execute(marks).fetchall() == [(None, None)]
+
+
+def test_no_hold_is_placed_behind_the_back_of_a_move(
+    outboxes: tuple[Database, Database], here: psycopg.Connection, there: psycopg.Connection
+) -> None:
+    """What has left already would not be held where it arrives."""
+    pause(here)
+    there.execute("begin")
+    there.execute("lock table outbox.account in exclusive mode")
+    with started(commands(*outboxes)) as moving:
+        until(lambda: waits(here, outboxes[1]) or moving.poll() is not None)
+        here.execute("set lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            here.execute("select outbox.hold_all(null, 'spring', 'a case')")
+        there.execute("rollback")
+        assert moving.communicate(timeout=60) == ("moved\n", "")
 
 
 def test_a_move_that_is_killed_under_way_has_not_happened(

@@ -1,6 +1,6 @@
 -- How much retention would scrub now, and delete, and of webhooks, each counted up to one more than look.
 --
--- Run by: an administrator. Index: operation_to_scrub, operation_to_purge, webhook_pkey. Locks: nothing.
+-- Run by: an administrator. Index: operation_to_scrub, operation_to_purge, webhook_to_forget. Locks: nothing.
 -- What is under a legal hold it does not count, nor read as far as retention knows that all is.
 with ends as materialized (
     select least(clock_timestamp() - make_interval(secs => %(scrub_after)s), exported.until) as scrub_until,
@@ -8,7 +8,7 @@ with ends as materialized (
            clock_timestamp() - make_interval(secs => %(scrub_after)s) as webhook_until,
            coalesce(case when held.there then r.scrub_from end, '-infinity') as scrub_from,
            coalesce(case when held.there then r.purge_from end, '-infinity') as purge_from,
-           coalesce(case when held.there then r.webhook_from end, 0) as webhook_from
+           coalesce(case when held.there then r.webhook_from end, '-infinity') as webhook_from
     from outbox.retention r
     cross join lateral (
         select case when r.only_exported then coalesce(r.exported_until, '-infinity') end as until) as exported
@@ -30,6 +30,6 @@ select (select count(*) from (
             limit %(look)s + 1) as older) as purged_count,
        (select count(*) from (
             select account, received_at, reports from outbox.webhook
-            where id >= (select webhook_from from ends) order by id limit %(look)s + 1) as first
-        where received_at < (select webhook_until from ends)
-          and not outbox.webhook_is_held(account, reports)) as forgotten_count
+            where received_at >= (select webhook_from from ends) and received_at < (select webhook_until from ends)
+            order by received_at limit %(look)s + 1) as first
+        where not outbox.webhook_is_held(account, reports)) as forgotten_count
