@@ -4,7 +4,8 @@
     POST /{account}              the secret in X-Webhook-Secret, or as a bearer, or the body signed with it
 
 200 once it is committed, also if it is known or cannot be read; 401 without the secret; 404 if there is no
-such account; 413 over ``BODY_LIMIT``; 503 while Postgres is away, for its sender to come again.
+such account; 408 if the body does not come whole; 413 over ``BODY_LIMIT``; 503 while Postgres is away or
+refuses, or the file of secrets cannot be used, for its sender to come again.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Desk:
             async with session(self._pool) as conn:
                 count = await correlate(conn, limit=BATCH)
             total += count
-            if not count:  # fewer than it may look at: their time was up
+            if not count:  # not "fewer than BATCH", which may mean that their time was up
                 return total
 
     async def close(self) -> None:

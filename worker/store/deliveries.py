@@ -19,7 +19,6 @@ __all__ = [
     "Undelivered",
     "Webhooks",
     "correlate",
-    "count_undelivered",
     "deliveries",
     "recipients",
     "sources",
@@ -134,11 +133,6 @@ def undelivered(
 def sources(conn: Connection[TupleRow]) -> list[Source]:
     """Which accounts are sent webhooks about which endpoints, and how many operations miss theirs."""
     return [Source(**row) for row in rows(conn, "webhook_sources")]
-
-
-def count_undelivered(conn: Connection[TupleRow]) -> int:
-    """How many operations miss their webhook."""
-    return sum(each.undelivered_count for each in sources(conn))
 
 
 def webhooks(conn: Connection[TupleRow]) -> Webhooks:

@@ -47,7 +47,7 @@ _USUAL: Final = "Postgres"
 _DIRECT: Final = "what RINGONCE_DIRECT_URL leads to"
 """What the two ways are called."""
 
-_Any = Connection[TupleRow] | AsyncConnection[TupleRow]
+_Either = Connection[TupleRow] | AsyncConnection[TupleRow]
 
 
 def limit(conn: Connection[TupleRow], statement_timeout: str = BRISK) -> bool:
@@ -61,7 +61,7 @@ async def limit_async(conn: AsyncConnection[TupleRow], statement_timeout: str = 
     return await cursor.fetchone() is not None
 
 
-def _values(conn: _Any, statement_timeout: str) -> Mapping[str, object]:
+def _values(conn: _Either, statement_timeout: str) -> Mapping[str, object]:
     version = conn.info.server_version
     limits = {name: value for name, value in _LIMITS.items() if version >= _SINCE.get(name, 0)}
     return {
