@@ -66,11 +66,11 @@ def test_whatever_fails_nothing_is_executed_twice_and_nothing_is_lost(seed: int,
 
 
 HANGS = """
-import faulthandler, signal, time
+import faulthandler, signal, threading
 faulthandler.register(signal.SIGUSR1)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("the last thing it told", flush=True)
-time.sleep(60)
+threading.Event().wait(60)
 """
 
 
