@@ -46,6 +46,10 @@ class App:
     url: str
     committed: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self) -> None:
         while not self.over.is_set():
@@ -63,13 +67,17 @@ class App:
 
     @contextmanager
     def producing(self) -> Iterator[None]:
-        thread = threading.Thread(target=self.run, daemon=True)
-        thread.start()
+        self.thread.start()
         try:
             yield
         finally:
-            self.over.set()
-            thread.join(20)
+            self.stop()
+
+    def stop(self) -> None:
+        """Return when it commits nothing more."""
+        self.over.set()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
 
 
 @pytest.fixture
@@ -157,10 +165,11 @@ def go_on(
     until(lambda: all("claims_shut" in each.log for each in nodes), within=30, told=lambda: nodes[0].log)
     # What was claimed on the old primary may still be in flight; nothing new begins.
     until(lambda: api.counts().in_progress == 0)
+    committed = set(app.committed)  # first: what it commits after the look is not in what the look finds
     found = keys(conn)
     lost = {str(each.key) for each in api.ledger} - found
     if synchronous:
-        assert set(app.committed) - found == set(), "what was committed is there"
+        assert committed - found == set(), "what was committed is there"
         said(run("history", "confirm", "--reason", "a synchronous replica"))
     else:
         assert lost, "commits were lost, or nothing is proven"
@@ -169,7 +178,7 @@ def go_on(
     paused(page, "after")
     count = len(app.committed)
     until(lambda: len(app.committed) > count + 20, within=30)
-    app.over.set()
+    app.stop()
     with psycopg.connect(app.url, autocommit=True) as waiting:
         last = enqueue(waiting, "sms.send", {"to": ["+4930123"]})
         assert wait(waiting, last.id, timeout=30).state == "succeeded"
