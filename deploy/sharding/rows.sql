@@ -1,7 +1,7 @@
 -- What belongs to the accounts of one APP ID, table by table, in the temporary table "moving". Included by move.sql and forget.sql.
 --
--- Read by neither: outbox.finished_count stays (what was finished here is counted here, so that the sum over all outboxes is
--- right), and so does outbox.action (the audit only grows; what is in it moves as a copy).
+-- Read by neither: outbox.finished_count and outbox.attempt_count stay (what ended here is counted here, so that the sum over all
+-- outboxes is right), and so does outbox.action (the audit only grows; what is in it moves as a copy).
 
 set local timezone = 'UTC';
 set local datestyle = 'ISO';

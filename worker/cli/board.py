@@ -14,7 +14,6 @@ from psycopg.rows import TupleRow
 from worker.cli.account import stopped
 from worker.cli.printing import moment, span
 from worker.operation import FINAL_STATES, State
-from worker.pacer import Pacer
 from worker.plain import discreet
 from worker.store import views
 from worker.store.views import Account, Count, Minute, OnDuty, Waiting
@@ -38,7 +37,7 @@ class Look:
     accounts: list[Account]
     workers: list[OnDuty]
     throughput: list[Minute]
-    """Of the last hour, as of some looks ago if it takes long to read."""
+    """Of the last hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,9 @@ class Section:
     rows: Sequence[Sequence[object]]
 
 
-def look(conn: Connection[TupleRow], pacer: Pacer, before: Look | None = None) -> Look:
-    """Look once. The throughput is read when *pacer* allows it, else it is that of the look *before*."""
+def look(conn: Connection[TupleRow]) -> Look:
+    """Look once."""
     history = views.history(conn)
-    minutes = [] if before is None else before.throughput
-    if before is None or pacer.is_due():
-        began_at = pacer.now()
-        minutes = views.throughput(conn)
-        pacer.took(pacer.now() - began_at)
     return Look(
         at=history.seen_at,
         shut=history.shut,
@@ -65,7 +59,7 @@ def look(conn: Connection[TupleRow], pacer: Pacer, before: Look | None = None) -
         backlog=views.backlog(conn, limit=LANES),
         accounts=discreet(views.accounts(conn)),
         workers=views.workers(conn),
-        throughput=minutes,
+        throughput=views.throughput(conn),
     )
 
 

@@ -24,12 +24,9 @@ from worker.cli.board import Look, headline, look, sections
 from worker.cli.database import connected
 from worker.cli.parameters import duration
 from worker.cli.printing import as_json, print_json, print_table, rich_table, visible
-from worker.pacer import Pacer
 
 __all__ = ["top"]
 
-SHARE: Final = 0.1
-"""The most of the time that Postgres reads attempts for the latencies shown here."""
 SHORTEST: Final = timedelta(milliseconds=200)
 
 EXAMPLES: Final = """\b
@@ -66,7 +63,7 @@ def top(*, interval: timedelta, once: bool, as_json: bool) -> None:
         raise click.UsageError("--interval is 0.2 s or more.", click.get_current_context())
     with connected(needs="the role outbox_reader") as conn:
         if once:
-            _print(look(conn, Pacer()), as_json=as_json)
+            _print(look(conn), as_json=as_json)
         else:
             with suppress(KeyboardInterrupt), _keyboard() as pressed:
                 _watch(conn, interval.total_seconds(), pressed)
@@ -84,12 +81,11 @@ def _print(found: Look, *, as_json: bool) -> None:
 
 def _watch(conn: Connection[TupleRow], seconds: float, pressed: Callable[[float], str]) -> None:
     """Look again and again, until q is pressed."""
-    pacer = Pacer(share=SHARE)
     before: Look | None = None
     console = Console(markup=False, emoji=False, highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as screen:
         while True:
-            now = look(conn, pacer, before)
+            now = look(conn)
             screen.update(_set_out(now, before), refresh=True)
             before = now
             if pressed(seconds) == "q":

@@ -51,10 +51,7 @@ def overview(visit: Visit) -> Response:
 
 
 def throughput(visit: Visit) -> Response:
-    """The plots of the last hour: a page, and the part of the overview that is fetched for itself.
-
-    They read every attempt of that hour, of which a busy fleet makes millions: nothing else waits for them.
-    """
+    """The plots of the last hour: a page, and the part of the overview that is fetched for itself."""
     minutes, now = views.throughput(visit.conn), views.history(visit.conn).seen_at
     return visit.page(
         "plots.html" if visit.is_fragment else "throughput.html",

@@ -39,7 +39,7 @@ from worker.store.statements import statement
 
 __all__ = ["SCHEMA_VERSION", "Pool", "check_schema", "conninfo", "open_pool", "session"]
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """The version of ``schema.sql`` that this worker speaks to; a newer one tells whether it will do as well."""
 SECONDS: Final = 10.0
 """How long a connection, or one statement, may take before it is given up."""

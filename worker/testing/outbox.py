@@ -32,8 +32,9 @@ _EMPTY: Final = """
     alter table outbox.operation disable trigger user;
     alter table outbox.attempt disable trigger user;
     alter table outbox.action disable trigger user;
-    truncate outbox.operation, outbox.attempt, outbox.action, outbox.finished_count, outbox.suspicion,
-             outbox.throttle, outbox.announcement, outbox.webhook, outbox.webhook_source cascade;
+    truncate outbox.operation, outbox.attempt, outbox.action, outbox.finished_count, outbox.attempt_count,
+             outbox.suspicion, outbox.throttle, outbox.announcement, outbox.webhook,
+             outbox.webhook_source cascade;
     alter table outbox.operation enable trigger user;
     alter table outbox.attempt enable trigger user;
     alter table outbox.action enable trigger user;

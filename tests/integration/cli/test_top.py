@@ -21,9 +21,8 @@ from tests.integration.cli.running import Ringonce, printed, refusal, said
 from tests.integration.outbox.by_hand import Outbox, accepted
 from tests.postgres import Database
 from tests.waiting import until
-from worker.cli.board import Look, look, sections
+from worker.cli.board import Look, sections
 from worker.operation import State
-from worker.pacer import Pacer
 from worker.store.views import Count
 
 SCRIPT = str(Path(sys.executable).with_name("ringonce"))
@@ -90,18 +89,6 @@ def test_what_became_final_a_second_follows_from_two_looks() -> None:
     assert section.rows[0][-1] == "300.0"
     [section] = sections(seen(4, 1_300))
     assert section.rows[0][-1] is None
-
-
-def test_the_throughput_is_read_only_as_often_as_it_may_cost(outbox: Outbox) -> None:
-    now = [0.0]
-    pacer = Pacer(share=0.1, clock=lambda: now[0])
-    first = look(outbox.conn, pacer)
-    pacer.took(1.0)
-    pacer.took(1.0)
-    second = look(outbox.conn, pacer, first)
-    assert second.throughput is first.throughput
-    now[0] = 60.0
-    assert look(outbox.conn, pacer, second).throughput is not first.throughput
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ select id, 2, gen_random_uuid(), 'calls-1/91', first_sent_at, finished_at + inte
        case when id % 2 = 0 then 'sent' else 'answered' end::outbox.phase, case when id % 2 = 1 then 429 end,
        case when id % 2 = 0 then 'read timeout' else 'HTTP 429' end
   from outbox.operation where state = 'succeeded' and id % 23 < 2;
+insert into outbox.attempt_count (minute, verdict, duration, count)
+select date_trunc('minute', started_at), verdict, ceil(4 * log(2, extract(epoch from 1000 * (finished_at - started_at)))), 1
+  from outbox.attempt;
 insert into outbox.finished_count (account, endpoint, state, count)
 values ('default', 'sms.send', 'succeeded', 1284311), ('default', 'voice.call', 'failed', 214),
        ('campaign', 'sms.send', 'expired', 37), ('default', 'voice.call', 'cancelled', 12);

@@ -50,7 +50,9 @@ MOVE: Final = frozenset(
         "webhook_source",
     }
 )
-STAY: Final = frozenset({"endpoint", "finished_count", "history", "retention", "schema_version", "worker"})
+STAY: Final = frozenset(
+    {"attempt_count", "endpoint", "finished_count", "history", "retention", "schema_version", "worker"}
+)
 """What belongs to the outbox, not to an account."""
 
 
