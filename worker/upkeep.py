@@ -4,7 +4,8 @@
     settle     queued operations whose deadline passed or whose key's window closed
     retire     payloads and answers past their retention are scrubbed; later, the rows are deleted; what is
                under a legal hold stays, and so does, if an administrator wants that, what was not exported
-    fold       deltas of the finished counts; workers not heard of for an hour are forgotten
+    fold       deltas of what was counted; attempts of more than an hour ago leave the count
+    forget     workers not heard of for an hour
     correlate  webhooks that came before the record of the answer, or whose operation was not known yet
     watch      what was accepted and no webhook spoke of in time; webhooks past their retention are deleted
 
