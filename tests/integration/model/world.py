@@ -22,7 +22,7 @@ from worker.store.leases import endpoint_of, leased
 from worker.store.statements import statement
 from worker.store.watermarks import Watermarks
 
-HISTORY: Final = ("attempt", "operation", "action", "finished_count", "history")
+HISTORY: Final = ("attempt", "operation", "action", "finished_count", "attempt_count", "history")
 """What is lost with the last commits."""
 OPERATIONS: Final = b"""
     select o.id, o.idempotency_key, o.state::text, o.first_sent_at, o.key_window_closes_at, o.finished_at,
