@@ -2341,11 +2341,11 @@ create function outbox.fold_counts() returns integer
     with gone as (delete from outbox.finished_count returning *),
     folded as (insert into outbox.finished_count (account, endpoint, state, count)
                select account, endpoint, state, sum(count) from gone group by account, endpoint, state having sum(count) <> 0 returning 1),
-    -- A minute that is folded already stays as it is.
+    -- What is folded already stays as it is.
     gone_minute as (
         delete from outbox.attempt_count
-         where minute in (select minute from outbox.attempt_count group by minute
-                          having count(*) > count(distinct (verdict, duration)) or minute <= statement_timestamp() - interval '1 hour')
+         where (minute, verdict, duration) in (select minute, verdict, duration from outbox.attempt_count group by minute, verdict, duration
+                                               having count(*) > 1 or minute <= statement_timestamp() - interval '1 hour')
         returning *),
     folded_minute as (
         insert into outbox.attempt_count (minute, verdict, duration, count)

@@ -358,6 +358,11 @@ def test_throughput_is_the_same_before_and_after_folding(conn: psycopg.Connectio
     there = rows(conn, folded)
     assert value(conn, "select outbox.fold_counts()") == 0
     assert rows(conn, folded) == there, "what is folded is not written again"
+    conn.execute(
+        "insert into outbox.attempt_count select %s, 'refused', 9, 1 from generate_series(1, 2)", [minute]
+    )
+    assert value(conn, "select outbox.fold_counts()") == 1
+    assert rows(conn, f"{folded} where verdict = 'accepted'") == there, "nor with others of its minute"
 
 
 def test_throughput_is_of_the_last_hour_and_older_counts_go(conn: psycopg.Connection) -> None:
