@@ -3,15 +3,13 @@
 -- Works with workers from: 1
 -- Locks: operation (exclusive), attempt (share row exclusive), throughput (access exclusive)
 
-drop index concurrently if exists outbox.attempt_of_last_hour;
-
 begin;
 
 lock table outbox.operation in exclusive mode;
 lock table outbox.attempt in share row exclusive mode;
 
 -- It begins empty: an hour later the throughput tells of a whole hour.
-create table outbox.attempt_count (
+create table if not exists outbox.attempt_count (
     minute    timestamptz not null,
     verdict   outbox.verdict not null,
     duration  integer not null check (duration between 0 and 200),
@@ -24,7 +22,7 @@ comment on column outbox.attempt_count.verdict is 'The verdict';
 comment on column outbox.attempt_count.duration is 'From claim to record: at most 2 ^ (duration / 4) ms, and more than the number before it says';
 comment on column outbox.attempt_count.count is 'How many; negative: a late report gave some another verdict';
 
-create function outbox.attempt_counts() returns trigger
+create or replace function outbox.attempt_counts() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     insert into outbox.attempt_count (minute, verdict, duration, count)
@@ -38,7 +36,7 @@ begin
     return null;
 end $$;
 comment on function outbox.attempt_counts is 'Trigger: adds to outbox.attempt_count what a statement ended';
-create trigger attempt_counts after update on outbox.attempt
+create or replace trigger attempt_counts after update on outbox.attempt
     referencing old table as before_rows new table as after_rows
     for each statement execute function outbox.attempt_counts();
 
@@ -84,6 +82,14 @@ comment on view outbox.throughput is
 revoke all on table outbox.attempt_count from public;
 revoke all on function outbox.attempt_counts from public;
 grant select on outbox.attempt_count to outbox_admin;
+
+commit;
+
+-- Not before: this waits for whoever reads attempts, pg_dump say, and while it waits the index serves nobody. The view as it was
+-- would read every attempt there is.
+drop index concurrently if exists outbox.attempt_of_last_hour;
+
+begin;
 
 insert into outbox.schema_version (version, compatible_from) values (5, 1);
 

@@ -16,9 +16,9 @@
 
 What stands between ``begin`` and ``commit`` is all or nothing; the last such block writes the version. It
 begins by locking the tables that it needs to itself, ``operation`` before ``attempt`` (``migrate`` says why).
-What stands outside is run by itself, cannot be undone, and must be such that it can be repeated: a step that
-was interrupted is begun again. ``psql -v ON_ERROR_STOP=1 -f`` runs the same file, without retries, and
-without limits: give it ``PGOPTIONS='-c lock_timeout=400ms'``.
+What stands outside is run by itself, cannot be undone, and must be such that it can be repeated, and so must
+any block before the last: a step that was interrupted is begun again. ``psql -v ON_ERROR_STOP=1 -f`` runs the
+same file, without retries, and without limits: give it ``PGOPTIONS='-c lock_timeout=400ms'``.
 
 Decisions:
     2026-11-29: a step has no way back. Undoing one under a live fleet needs a step of its own, so it is one.

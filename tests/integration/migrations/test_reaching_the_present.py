@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Final
 
 import psycopg
@@ -116,6 +117,19 @@ def test_psql_can_take_the_same_steps(server: Server, release: Release, present:
             assert differences(catalog(conn), present) == []
 
 
+def test_the_throughput_reads_no_attempts_any_more_when_their_index_goes(server: Server) -> None:
+    """Whoever reads attempts keeps the index from going, as long as pg_dump takes; and it serves nobody."""
+    drops = "drop index concurrently if exists outbox.attempt_of_last_hour"
+    parts = (part for step in PRESENT for part in step.parts)
+    with outbox_of(server, RELEASES[0]) as old, connected(old) as conn:
+        for part in takewhile(lambda part: part.sql != drops, parts):
+            conn.execute(part.sql.encode())
+        [indexes] = conn.execute("select count(to_regclass('outbox.attempt_of_last_hour'))").fetchone() or ()
+        [reads] = conn.execute("select pg_get_viewdef('outbox.throughput'::regclass)").fetchone() or ()
+    assert indexes == 1
+    assert "attempt_count" in reads
+
+
 def locked(conn: psycopg.Connection, among: Iterable[str]) -> dict[str, str]:
     """Which of them *conn*'s transaction holds, and the strongest mode of each."""
     held = [each for each in conn.execute(LOCKED).fetchall() if each[0] in among and each[1] in STRONG]
@@ -159,7 +173,8 @@ def test_neither_a_claim_nor_a_record_and_a_step_wait_for_each_other(
     worker.execute("lock outbox.operation in row share mode")
     worker.execute(f"lock outbox.{first} in row exclusive mode")
     with ThreadPoolExecutor(1) as threads:
-        locks = threads.submit(migration.execute, step.parts[-1].locking.encode())
+        [locking] = [part.locking for part in step.parts if "outbox.attempt" in part.locking]
+        locks = threads.submit(migration.execute, locking.encode())
         until(lambda: watch.execute(waits, [migration.info.backend_pid]).fetchone() is not None)
         app.rollback()
         worker.execute(f"lock outbox.{last} in row exclusive mode")
