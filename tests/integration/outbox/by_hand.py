@@ -43,6 +43,7 @@ MOVED: Final = {
     "operation": ("next_attempt_at", "deadline_at", "first_sent_at", "key_window_closes_at", "settles_at",
                   "lease_expires_at", "created_at", "finished_at"),
     "attempt": ("started_at", "finished_at"),
+    "attempt_count": ("minute",),
     "account": ("paused_at", "blocked_until"),
     "account_meter": ("refilled_at", "probe_at"),
     "throttle": ("blocked_until", "blocked_at"),
