@@ -41,7 +41,14 @@ create or replace trigger attempt_counts after update on outbox.attempt
     for each statement execute function outbox.attempt_counts();
 
 create or replace function outbox.fold_counts() returns integer
-    language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    saved integer;
+begin
+    -- One at a time: others would wait for its rows, and each for the other's, since scans of a table that has grown begin anywhere.
+    if not pg_try_advisory_xact_lock(74646623, 3) then
+        return 0;
+    end if;
     with gone as (delete from outbox.finished_count returning *),
     folded as (insert into outbox.finished_count (account, endpoint, state, count)
                select account, endpoint, state, sum(count) from gone group by account, endpoint, state having sum(count) <> 0 returning 1),
@@ -56,11 +63,12 @@ create or replace function outbox.fold_counts() returns integer
         select minute, verdict, duration, sum(count) from gone_minute where minute > statement_timestamp() - interval '1 hour'
          group by minute, verdict, duration having sum(count) <> 0
         returning 1)
-    select ((select count(*) from gone) - (select count(*) from folded)
-            + (select count(*) from gone_minute) - (select count(*) from folded_minute))::integer
-$$;
+    select (select count(*) from gone) - (select count(*) from folded)
+           + (select count(*) from gone_minute) - (select count(*) from folded_minute) into saved;
+    return saved;
+end $$;
 comment on function outbox.fold_counts is
-    'Folds the deltas of outbox.finished_count and outbox.attempt_count into one row each, and forgets attempts of more than an hour ago. Returns how many rows it saved';
+    'Folds the deltas of outbox.finished_count and outbox.attempt_count into one row each, and forgets attempts of more than an hour ago. Returns how many rows it saved; none while another folds';
 
 create or replace view outbox.throughput as
     with counted as (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,7 +25,6 @@ from tests.integration.sql.plain_sql import (
     row,
     rows,
     time_travel,
-    until_blocked,
     value,
 )
 from tests.postgres import Database, Server
@@ -375,16 +373,17 @@ def test_throughput_is_of_the_last_hour_and_older_counts_go(conn: psycopg.Connec
     assert rows(conn, "select from outbox.attempt_count") == []
 
 
-def test_two_that_fold_at_once_count_nothing_twice(conn: psycopg.Connection, database: Database) -> None:
+def test_of_two_that_fold_at_once_one_leaves_it_to_the_other(
+    conn: psycopg.Connection, database: Database
+) -> None:
     minute = last_minute(conn)
     for number in range(5):
         recorded_since(conn, minute, "accepted", "succeeded", provider_id=f"v-{number}")
-    with psycopg.connect(database.url, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
+    with psycopg.connect(database.url, autocommit=True, options="-c lock_timeout=1s") as other:
         with conn.transaction():
-            conn.execute("select outbox.fold_counts()")
-            folding = pool.submit(other.execute, "select outbox.fold_counts()")
-            until_blocked(conn, other)
-        folding.result(timeout=30)
+            assert value(conn, "select outbox.fold_counts()") >= 4
+            assert value(other, "select outbox.fold_counts()") == 0
+        assert value(other, "select outbox.fold_counts()") == 0, "nothing is left to fold"
     assert status(conn) == {("voice.call", "succeeded", 5)}
     assert [each["count"] for each in throughput(conn)] == [5]
 
