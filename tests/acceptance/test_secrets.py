@@ -116,9 +116,13 @@ def test_a_worker_that_is_inspected_masks_what_it_tells(
     brokers = f"{locked_redis};redis://me:{BROKER_PASSWORD}@127.0.0.1:1/0"
     with node(guarded, *DEBUG, folder=tmp_path, BROKER_URL=brokers) as running:
         until(lambda: "worker_started" in running.log and " ready." in running.log, told=lambda: running.log)
-        told = celery(guarded, "inspect", "--timeout", "3", what, BROKER_URL=brokers)
-        assert "1 node online" in told
-        assert_no_canary("celery inspect", told)
+
+        def answers() -> bool:
+            told = celery(guarded, "inspect", "--timeout", "3", what, BROKER_URL=brokers)
+            assert_no_canary("celery inspect", told)
+            return "1 node online" in told
+
+        until(answers, told=lambda: running.log)
 
 
 def test_celerys_report_masks_what_it_tells_of_the_configuration(guarded: str) -> None:
