@@ -78,4 +78,4 @@ def test_a_run_that_hangs_shows_what_it_told_and_where_it_stands(tmp_path: Path)
     with pytest.raises(
         AssertionError, match=r"still there after 5 s\n(?s:.)*the last thing it told\n(?s:.)*line 6"
     ):
-        plays([sys.executable, "-c", HANGS], tmp_path / "told", patience=5, undoing=0.2)
+        plays([sys.executable, "-c", HANGS], tmp_path / "told", patience=5, undoing=5)
