@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ SHORT_WAITS = """
     update outbox.endpoint set settle = '00:00:00.5', call_deadline = '00:00:01.5', backoff = '00:00:00.2',
                                backoff_cap = '00:00:02', max_attempts = 200
 """
+NO_CUTS = "update outbox.endpoint set call_deadline = '00:00:20'"
+"""A call that is cut because the machine is busy is sent again: for whoever counts attempts, or looks for
+doubts."""
 ENQUEUE = """
     select count(*) from outbox.enqueue_many(array['sms.send'],
         (select array_agg(json_build_object('to', place)) from generate_series(1, %s) as place))
@@ -69,6 +72,14 @@ class Node:
         except subprocess.TimeoutExpired:
             pytest.fail(f"still there after {within} s:\n{self.log}")
 
+    def halt(self) -> None:
+        """SIGSTOP all of it."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT all of it."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL all of it, as when a machine loses its power."""
         if self.process.returncode is None:
@@ -103,6 +114,26 @@ def enqueue(conn: psycopg.Connection[Any], count: int) -> None:
 def states(conn: psycopg.Connection[Any]) -> dict[str, int]:
     """How many operations are in which state."""
     return dict(conn.execute("select state::text, count(*) from outbox.operation group by state").fetchall())
+
+
+def in_full_flow(
+    conn: psycopg.Connection[Any], flows: Callable[[], bool], *, told: Callable[[], object] = str
+) -> int:
+    """Wait until it *flows*; how many operations there are.
+
+    Whenever everything is done before anybody has looked, so much is enqueued once more.
+    """
+    count = sum(states(conn).values())
+
+    def is_so() -> bool:
+        if flows():
+            return True
+        if states(conn).keys() <= {"succeeded"}:
+            enqueue(conn, count)
+        return False
+
+    until(is_so, told=lambda: (states(conn), told()))
+    return sum(states(conn).values())
 
 
 def all_succeed(conn: psycopg.Connection[Any], count: int, *, within: float) -> None:
