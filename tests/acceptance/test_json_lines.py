@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from tests.acceptance.delivering import Node, all_succeed, enqueue, furnish, node
+from tests.acceptance.delivering import NO_CUTS, Node, all_succeed, enqueue, furnish, node
 from tests.postgres import Database
 from tests.waiting import until
 from worker.sandbox import Sandbox
@@ -64,6 +64,7 @@ def test_lines_about_an_attempt_carry_its_trace_and_each_decision_has_one(
     settings = {"LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG", "POLL_SECONDS": 0.2}
     with Sandbox() as api, node(database.url, "-c", "1", folder=tmp_path, **settings) as running:
         furnish(conn, api)
+        conn.execute(NO_CUTS)
         api.script(["500"])
         parent = f"00-{TRACE}-00f067aa0ba902b7-01"
         conn.execute("select outbox.enqueue('sms.send', '{}', traceparent => %s)", [parent])

@@ -17,7 +17,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from tests.acceptance.canaries import CREDENTIAL
-from tests.acceptance.delivering import APP_KEY, all_succeed, enqueue, furnish, node
+from tests.acceptance.delivering import APP_KEY, NO_CUTS, all_succeed, enqueue, furnish, node
 from tests.acceptance.workers import ROOT, environment_of
 from tests.documents import METRICS, snippet
 from tests.postgres import Database
@@ -72,6 +72,7 @@ def test_a_workers_spans_are_taken_before_its_processes_end(
     named = {"RINGONCE_APP_KEY_DEFAULT": APP_KEY, "RINGONCE_TRACES": "true", "RINGONCE_POLL_SECONDS": "0.2"}
     with Sandbox() as api, (tmp_path / "log").open("wb") as log:
         furnish(conn, api)
+        conn.execute(NO_CUTS)
         worker = subprocess.Popen(
             [sys.executable, "-c", BEFORE + snippet(METRICS, "traces")],
             cwd=ROOT,
@@ -127,6 +128,7 @@ def test_a_producers_span_leads_through_a_wake_up_to_what_the_api_is_sent(
     settings = {"TRACES": "true", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG", "LINGER_SECONDS": 0}
     with Sandbox() as api, node(database.url, "-c", "2", folder=tmp_path, **settings) as running:
         furnish(conn, api)
+        conn.execute(NO_CUTS)
         with TracerProvider().get_tracer("shop").start_as_current_span("order") as order:
             enqueue_one(conn, "sms.send", {"to": ["+65"]})
         all_succeed(conn, 1, within=30)
