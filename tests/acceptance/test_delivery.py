@@ -24,6 +24,8 @@ from worker.demo.stage import FAULTS
 from worker.embedded import binaries
 from worker.sandbox import Faults, Sandbox, SandboxSettings
 
+AT_IT = "select distinct split_part(leased_by, '/', 1) from outbox.operation where state = 'in_flight'"
+
 
 def psql(url: str, *arguments: str) -> str:
     command = [str(binaries() / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *arguments, url]
@@ -89,7 +91,7 @@ def test_pools_and_brokers_deliver_alike(
 def test_two_nodes_without_a_broker_share_the_work(
     database: Database, conn: psycopg.Connection, tmp_path: Path
 ) -> None:
-    slow = SandboxSettings(faults=Faults(latency_seconds=(0.3, 0.3)))
+    slow = SandboxSettings(faults=Faults(latency_seconds=(60, 60)))  # until both are at it
     settings = {"CONCURRENCY": 20, "POLL_SECONDS": 0.5}
     with (
         Sandbox(slow) as api,
@@ -97,7 +99,11 @@ def test_two_nodes_without_a_broker_share_the_work(
         node(database.url, "-c", "1", folder=tmp_path, NODE="right", **settings),
     ):
         furnish(conn, api)
+        conn.execute("update outbox.endpoint set call_deadline = '00:01:00'")
         enqueue(conn, 400)
+        until(lambda: len(conn.execute(AT_IT).fetchall()) == 2, told=lambda: states(conn))
+        api.configure(faults=Faults())
+        api.hurry()
         all_succeed(conn, 400, within=40)
         executed_once_each(api, conn)
         nodes = conn.execute("select distinct split_part(leased_by, '/', 1) from outbox.attempt").fetchall()
