@@ -15,7 +15,17 @@ import psycopg
 import pytest
 
 from tests.acceptance.brokers import Broker
-from tests.acceptance.delivering import APP_KEY, Node, all_succeed, enqueue, executed_once_each, furnish, node
+from tests.acceptance.delivering import (
+    APP_KEY,
+    NO_CUTS,
+    Node,
+    all_succeed,
+    enqueue,
+    executed_once_each,
+    furnish,
+    in_full_flow,
+    node,
+)
 from tests.acceptance.workers import Redis, environment_of
 from tests.documents import README, RUNBOOK, adapted, snippet
 from tests.postgres import Database
@@ -28,6 +38,8 @@ from worker.sandbox import Faults, Sandbox, SandboxSettings
 
 SLOW: Final = SandboxSettings(faults=Faults(latency_seconds=(0.4, 0.6)))
 QUICK: Final = {"POLL_SECONDS": 0.5, "LEASE_SLACK_SECONDS": 0.5}
+COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+PONG: Final = re.compile(r"->  (\S+): OK\n        pong\n")
 VERDICTS: Final = "select distinct verdict::text from outbox.attempt"
 
 
@@ -78,7 +90,7 @@ def test_inspect_and_flower_know_the_workers_where_a_broker_leaves_its_process(
     names = [f"{side}@{unique_name()}" for side in ("left", "right")]
     port, log = free_ports(1)[0], tmp_path / "typed.log"
     flower = f"http://127.0.0.1:{port}/api/workers"
-    script = adapted(snippet(README, "watching"), {"5555": str(port)})
+    ping, active, watch = adapted(snippet(README, "watching"), {"5555": str(port)}).splitlines()
     environment = {**settings_of(database, broker.url), "FLOWER_UNAUTHENTICATED_API": "true"}
     with ExitStack() as running:
         settings = {**QUICK, "BROKER_URL": broker.url, "LINGER_SECONDS": 60, "CONCURRENCY": 1}
@@ -87,20 +99,23 @@ def test_inspect_and_flower_know_the_workers_where_a_broker_leaves_its_process(
             running.enter_context(node(database.url, *options, folder=tmp_path, NODE=name, **settings))
         until(lambda: len(rota(conn)) == 2, within=60)
         enqueue(conn, 20)
-        until(
-            lambda: all(leases(conn, name) for name in names), within=30
-        )  # by a drain each, that will linger
-        all_succeed(conn, 20, within=60)
-        running.enter_context(typed(script, folder=tmp_path, environment=environment, log=log))
+        # By a drain each, that will linger.
+        count = in_full_flow(conn, lambda: all(leases(conn, name) for name in names))
+        all_succeed(conn, count, within=60)
+
+        def shown(line: str) -> str:
+            return COLOUR.sub("", said(line, environment, folder=tmp_path, status=None))
+
+        # Each line again until both answer within Celery's one second.
+        until(lambda: shown(active).count(DRAIN) >= 2)
+        until(lambda: set(names) <= set(PONG.findall(shown(ping))))
+        running.enter_context(typed(watch, folder=tmp_path, environment=environment, log=log))
         until(lambda: set(names) <= fetched(flower, refresh=1).keys(), within=90, told=log.read_text)
         workers = fetched(flower)
         until(lambda: fetched(flower, status=1).items() >= dict.fromkeys(names, True).items(), within=40)
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text())
     for name in names:
-        assert f"->  {name}: OK\n        pong\n" in shown
         [queue] = workers[name]["active_queues"]
         assert queue["name"] == QUEUE
-    assert shown.count(DRAIN) >= 2
     executed_once_each(api, conn)
 
 
@@ -118,6 +133,7 @@ def test_a_lost_broker_is_told_by_the_doctor_and_may_be_given_up_while_its_nodes
         "RINGONCE_POLL_SECONDS": "0.5",
     }
     log = tmp_path / "typed.log"
+    conn.execute(NO_CUTS)
     with node(
         database.url, "-c", "1", folder=tmp_path, NODE="with", BROKER_URL=own_redis.url, **QUICK
     ) as first:
@@ -134,7 +150,7 @@ def test_a_lost_broker_is_told_by_the_doctor_and_may_be_given_up_while_its_nodes
             assert first.stop(within=20) == 0
             enqueue(conn, 10)
             all_succeed(conn, 110, within=30)
-            assert {row["node"] for row in rota(conn)} == {"without"}
+            until(lambda: {row["node"] for row in rota(conn)} == {"without"}, told=lambda: rota(conn))
     assert leases(conn, "with") + leases(conn, "without") == 110
     executed_once_each(api, conn)
 
@@ -149,7 +165,7 @@ def rota(conn: psycopg.Connection) -> list[dict[str, Any]]:
 def test_a_node_is_drained_by_what_the_runbook_says_and_leaves_no_doubt(
     database: Database, conn: psycopg.Connection, api: Sandbox, own_redis: Redis, tmp_path: Path
 ) -> None:
-    conn.execute("update outbox.endpoint set call_deadline = '00:00:20'")  # a call that is cut is in doubt
+    conn.execute(NO_CUTS)
     environment = settings_of(database, own_redis.url)
     name = f"right@{unique_name()}"
     settings = {**QUICK, "BROKER_URL": own_redis.url, "CONCURRENCY": 20}
@@ -159,10 +175,10 @@ def test_a_node_is_drained_by_what_the_runbook_says_and_leaves_no_doubt(
     ):
         until(lambda: len(rota(conn)) == 2, within=60)
         enqueue(conn, 300)
-        until(lambda: [row["in_flight"] > 0 for row in rota(conn)] == [True, True], told=lambda: rota(conn))
+        count = in_full_flow(conn, lambda: [row["in_flight"] > 0 for row in rota(conn)] == [True, True])
         drain(left, rota(conn)[0], environment, folder=tmp_path)
-        assert [(row["node"], row["slots"]) for row in rota(conn)] == [("right", 1)]
-        all_succeed(conn, 300, within=30)
+        until(lambda: [(row["node"], row["slots"]) for row in rota(conn)] == [("right", 1)])
+        all_succeed(conn, count, within=30)
         assert conn.execute(VERDICTS).fetchall() == [("accepted",)]
         script = adapted(snippet(RUNBOOK, "drain_by_message"), {"celery@pg-worker-3": name})
         said(script, environment, folder=tmp_path, status=69)  # it ends, and answers nobody
