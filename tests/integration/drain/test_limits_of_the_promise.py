@@ -152,6 +152,7 @@ async def test_an_api_busy_for_longer_than_settle_rings_twice_if_it_runs_one_key
         await until(lambda: outbox.attempts(id_) != [] and outbox.attempts(id_)[0]["recorded"])
         await first.ended()
         outbox.go_on(SECOND)
+        outbox.change("endpoint", "sms.send", call_deadline=MINUTE)
         second = Draining(house)
         await until(lambda: api.counts().in_progress == 2)
         api.hurry()

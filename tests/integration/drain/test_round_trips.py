@@ -27,7 +27,7 @@ BULK: Final = 2_000
 LINGER: Final = 1.0
 """Seconds; a drain that is busy looks no sooner than this unasked."""
 SLOTS: Final = 200
-FULL_BATCHES: Final = timedelta(seconds=1)
+FULL_BATCHES: Final = timedelta(seconds=10)
 """Longer than 200 answers take: how many are on record together is then no matter of the machine's speed."""
 
 
