@@ -92,7 +92,8 @@ def test_a_refused_account_goes_on_by_itself_with_the_next_probe_after_its_key_c
         api.configure(credentials={APP_ID: f"{APP_KEY}-renewed"})
         with node(guarded, *DEBUG, folder=tmp_path, SECRETS_DIR=keys, CONCURRENCY=1) as running:
             enqueue(conn, 5)
-            until(lambda: blocked(conn), told=lambda: running.log)
+            # All that was claimed meanwhile is refused and queued again, too.
+            until(lambda: blocked(conn) and states(conn) == {"queued": 5}, told=lambda: running.log)
             refused = api.counts().requests
             put_key(keys, f"{APP_KEY}-renewed")
             # The block lasts half a minute; as if it had passed:
