@@ -25,3 +25,13 @@ def until(is_so: Callable[[], bool], *, within: float = PATIENCE, told: Callable
             pytest.fail(f"not within {within:g} s: {told()}")
         is_last = time.monotonic() > give_up_at
         pause.wait(0.005)
+
+
+def at_best(take: Callable[[], float], *, below: float, tries: int = 4) -> float:
+    """How long it takes at best; tried again unless it was *below*: a machine may stand still meanwhile."""
+    best = take()
+    for _ in range(tries - 1):
+        if best < below:
+            break
+        best = min(best, take())
+    return best

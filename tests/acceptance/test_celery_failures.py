@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from statistics import median
 
 import psycopg
 import pytest
 
 from tests.acceptance.workers import Redis, StartWorker, enqueue
+from tests.waiting import PATIENCE
 
 BELLS = """
 select pid from pg_stat_activity where application_name = 'ringonce doorbell' and datname = current_database()
@@ -56,7 +58,7 @@ def test_law_8_without_its_broker_the_bell_drains_by_itself_until_the_broker_is_
     assert worker.hear("drain", serving=True).pid == worker.pid
 
     own_redis.start()
-    give_up_at = time.monotonic() + 25
+    give_up_at = time.monotonic() + PATIENCE
     pid = worker.pid
     while pid == worker.pid:
         assert time.monotonic() < give_up_at
@@ -104,6 +106,10 @@ def test_bell_whose_connection_was_terminated_is_back_and_has_missed_nothing(
     conn.execute("select pg_terminate_backend(%s, 5000)", terminated)
     enqueue(conn)  # nobody listens
     assert worker.hear("drain", serving=True).served == 1
-    at = enqueue(conn)
-    assert worker.hear("drain", serving=True).at - at < 2
+
+    def seconds() -> float:
+        at = enqueue(conn)
+        return worker.hear("drain", serving=True).at - at
+
+    assert median(seconds() for _ in range(5)) < 2
     assert terminated != [pid for (pid,) in conn.execute(BELLS)]

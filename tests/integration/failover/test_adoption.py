@@ -188,7 +188,9 @@ def test_what_is_unresolved_stays_so_in_doubt_since_the_loss_at_the_latest(outbo
 )
 def test_a_loss_begins_between_the_making_of_the_outbox_and_now(outbox: Outbox, since: str | None) -> None:
     lose(outbox, since=HOUR)
-    moment = outbox.value(b"select clock_timestamp() + interval '1 min'") if since and "now" in since else since
+    moment = (
+        outbox.value(b"select clock_timestamp() + interval '1 min'") if since and "now" in since else since
+    )
     with refused(outbox.conn, "RO006", "between .* when the outbox was made, and now.*confirm_history"):
         adopt(outbox, moment)
     assert shut(outbox) is not None
