@@ -84,10 +84,10 @@ def api(conn: psycopg.Connection) -> Iterator[Sandbox]:
 @pytest.mark.usefixtures("api")
 def test_an_idle_worker_passes_and_one_that_stands_still_does_not(database: Database, tmp_path: Path) -> None:
     with node(database.url, "-c", "1", folder=tmp_path, **QUICK) as worker:
-        assert passes(database.url, "--ready", "--wait", "20")
+        assert passes(database.url, "--ready", "--wait", "50")
         with halted(worker.process.pid):
             assert refusal(database.url).startswith("node here is not on duty: its place on the rota lapsed")
-        assert passes(database.url, "--wait", "20")
+        assert passes(database.url, "--wait", "50")
 
 
 @pytest.mark.usefixtures("api")
@@ -96,16 +96,16 @@ def test_a_worker_whose_drain_hangs_is_missed_when_something_is_due(
 ) -> None:
     with node(database.url, "-c", "1", folder=tmp_path, **QUICK) as worker:
         enqueue(conn, 1)
-        all_succeed(conn, 1, within=20)
+        all_succeed(conn, 1, within=60)
         with halted(*children(worker)):
-            assert passes(database.url)  # idle
+            assert passes(database.url, "--wait", "50")  # idle
             enqueue(conn, 1)
             until(lambda: "drains_stuck" in worker.log, told=lambda: worker.log)
             status, line = probe(database.url, "--wait", "1")
             assert status == 1
             assert "its drains are stuck" in line
-        all_succeed(conn, 2, within=20)
-        assert passes(database.url, "--wait", "20")
+        all_succeed(conn, 2, within=60)
+        assert passes(database.url, "--wait", "50")
 
 
 def test_a_worker_whose_slots_are_full_of_slow_calls_is_not_missed(
@@ -118,7 +118,7 @@ def test_a_worker_whose_slots_are_full_of_slow_calls_is_not_missed(
     ):
         furnish(conn, api)
         enqueue(conn, 8)
-        assert passes(database.url, "--wait", "20")
+        assert passes(database.url, "--wait", "50")
         all_succeed(conn, 8, within=30)
         assert "drains_stuck" not in worker.log
 
@@ -131,7 +131,7 @@ def test_a_worker_that_drains_without_its_broker_passes(
     slow = SandboxSettings(faults=Faults(latency_seconds=(0.3, 0.3)))
     with Sandbox(slow) as api, node(database.url, "-c", "1", folder=tmp_path, **settings) as worker:
         furnish(conn, api)
-        assert passes(database.url, "--wait", "20")
+        assert passes(database.url, "--wait", "50")
         own_redis.kill()
         enqueue(conn, 15)
         lapsed = "select from outbox.worker where lease_expires_at < clock_timestamp() - interval '1 second'"
@@ -149,7 +149,7 @@ def test_while_postgres_is_away_only_readiness_fails_and_then_the_worker_is_foun
         with psycopg.connect(url, autocommit=True) as conn:
             conn.execute(SCHEMA.read_bytes())
         with node(url, "-c", "1", folder=tmp_path, **QUICK) as worker:
-            assert passes(url, "--ready", "--wait", "20")
+            assert passes(url, "--ready", "--wait", "50")
             server.stop()
             until(lambda: "disconnected" in worker.log, told=lambda: worker.log)
             assert probe(url)[0] == 0
