@@ -93,7 +93,7 @@ class Example:
         return True
 
     def _ask_api(self, path: str) -> Any:  # noqa: ANN401 - whatever the JSON is
-        return httpx.get(f"http://127.0.0.1:{self.api_port}{path}", trust_env=False).json()
+        return httpx.get(f"http://127.0.0.1:{self.api_port}{path}", trust_env=False, timeout=30).json()
 
 
 def own_tests(name: str, database: Database) -> str:

@@ -33,7 +33,7 @@ def post(example: Example, seat: str, key: str, phone: str = "+919876543210") ->
 
 
 def confirmation(example: Example, order: int) -> str:
-    told: str = httpx.get(f"{example.app}/orders/{order}", trust_env=False).json()["confirmation"]
+    told: str = httpx.get(f"{example.app}/orders/{order}", trust_env=False, timeout=30).json()["confirmation"]
     return told
 
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_an_order_is_refused(example: Example) -> None:
 
 @on_the_web
 def test_there_is_no_outcome_of_an_order_that_was_never_placed(example: Example) -> None:
-    assert httpx.get(f"{example.app}/orders/999999", trust_env=False).status_code == 404
+    assert httpx.get(f"{example.app}/orders/999999", trust_env=False, timeout=30).status_code == 404
 
 
 @on_the_web
@@ -114,7 +114,10 @@ def test_the_asynchronous_view_of_django_enqueues_once(example: Example) -> None
     key = str(uuid4())
     for _ in range(2):
         asked = httpx.post(
-            f"{example.app}/orders/{order}/call", headers={"Idempotency-Key": key}, trust_env=False
+            f"{example.app}/orders/{order}/call",
+            headers={"Idempotency-Key": key},
+            trust_env=False,
+            timeout=30,
         )
         assert asked.status_code == 202, json.dumps(asked.json())
     example.delivers(key)
