@@ -142,10 +142,21 @@ def test_a_server_whose_user_was_killed_is_joined_and_then_stopped(folder: Path,
 
 
 def test_a_start_waits_for_the_initdb_of_a_killed_user(folder: Path) -> None:
-    half_made = folder / "data" / "cluster.new"
-    with another_user(folder / "data") as user:
-        until((half_made / "postgresql.conf").exists)
-        user.kill()
-    with EmbeddedPostgres(folder / "data", settings=FAST_AND_UNSAFE) as server:
+    data = next(filter(is_killed_in_its_initdb, (folder / f"data-{number}" for number in range(9))))
+    half_made = data / "cluster.new"
+    assert half_made.exists()
+    with EmbeddedPostgres(data, settings=FAST_AND_UNSAFE) as server:
         assert query(server.url, "select 1") == [(1,)]
     assert not half_made.exists()
+
+
+def is_killed_in_its_initdb(data: Path) -> bool:
+    """Whether its first user was killed before its cluster was made; else what he started is stopped."""
+    half_made, made = data / "cluster.new", data / "cluster"
+    with another_user(data) as user:
+        until(lambda: (half_made / "postgresql.conf").exists() or made.exists())
+        user.kill()
+    if half_made.exists():
+        return True
+    with EmbeddedPostgres(data):
+        return False
