@@ -27,7 +27,7 @@ from tests.integration.deploy.reading import ROOT, instructions, programs
 from tests.postgres import Database
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
-SECONDS = 110
+SECONDS = 300
 ABSOLUTE = re.compile(r"(?<![\w./])/(?=opt|src|tmp|usr/local)")
 """What a path of the image begins with; /usr/bin and /bin are this machine's."""
 
