@@ -166,12 +166,12 @@ def pause_in_doubt(conn: psycopg.Connection, mover: str) -> None:
     """Pause it while something of it waits for another try."""
 
     def is_in_doubt() -> bool:
-        with conn.transaction():
+        with conn.transaction() as paused:
             conn.execute(of(mover, "pause"))
-            if conn.execute(IN_DOUBT, [mover]).fetchone() is None:
-                raise psycopg.Rollback
-            return True
-        return False
+            found = conn.execute(IN_DOUBT, [mover]).fetchone()
+            if found is None:
+                raise psycopg.Rollback(paused)
+        return found is not None
 
     until(is_in_doubt, within=60)
 
