@@ -73,8 +73,10 @@ def test_deliveries_go_on_under_short_limits_and_with_connections_cut_at_random(
     with Sandbox(SLOW) as api:
         furnish(conn, api)
         # A claim whose commit was cut off is on record, and nobody's: it takes until its lease has expired.
-        with node(database.url, "-c", "2", folder=tmp_path, **QUICK), hanging_up(database, 0.1) as cut:
-            enqueue(conn, COUNT)
-            all_succeed(conn, COUNT, within=90)
-            until(lambda: set(cut) >= EVERY and cut.total() >= 20, within=30, told=lambda: cut)
+        with node(database.url, "-c", "2", folder=tmp_path, **QUICK) as running:
+            until(lambda: "worker_started" in running.log, told=lambda: running.log)  # it may refuse to before
+            with hanging_up(database, 0.1) as cut:
+                enqueue(conn, COUNT)
+                all_succeed(conn, COUNT, within=90)
+                until(lambda: set(cut) >= EVERY and cut.total() >= 20, within=30, told=lambda: cut)
         executed_once_each(api, conn)
