@@ -1,6 +1,6 @@
 """Keys that live for seconds, at an API that loses two answers out of three: no key is used beyond its life.
 
-The phone rings, and then the answer is dropped, kept back or cut in the middle. Six seconds after its first
+The phone rings, and then the answer is dropped, kept back or cut in the middle. Eight seconds after its first
 request a key is forgotten, and the next request with it would ring the phone again.
 """
 
@@ -19,14 +19,14 @@ from tests.postgres import Database
 from tests.waiting import until
 from worker.sandbox import Faults, Sandbox, SandboxSettings
 
-KEY_TTL = 6.0
-"""Seconds."""
+KEY_TTL = 8.0
+"""Seconds. A request may be three late (``key_safety``): so long a machine may stand still."""
 LOSSES = Faults(
     chances={"drop": 2 / 9, "hang": 2 / 9, "cut": 2 / 9}, latency_seconds=(0, 0.1), hang_seconds=5
 )
 SHORT_KEYS = """
     update outbox.endpoint
-       set key_ttl = make_interval(secs => %s), key_safety = '00:00:01', call_deadline = '00:00:00.5',
+       set key_ttl = make_interval(secs => %s), key_safety = '00:00:03', call_deadline = '00:00:00.5',
            settle = '00:00:00.2', backoff = '00:00:00.3', backoff_cap = '00:00:00.8'
 """
 
@@ -108,12 +108,15 @@ def test_operations_whose_answers_stay_lost_until_their_keys_go_end_unresolved_a
         enqueue(conn, 200)
         all_end(conn)
         forgotten_at = max(min(times) for times in arrivals(api).values()) + KEY_TTL
-        enqueue(conn, 200)  # while the API forgets the first ones: whoever sends them now rings twice
-        all_end(conn)
+
+        def goes_on_after_that() -> bool:
+            enqueue(conn, 200)  # while the API forgets the first ones: whoever sends them now rings twice
+            all_end(conn)
+            return max(max(times) for times in arrivals(api).values()) > forgotten_at
+
+        until(goes_on_after_that)
         judge(api, conn)
-    assert max(max(times) for times in arrivals(api).values()) > forgotten_at
-    assert sum(states(conn).values()) == 400
-    assert states(conn)["succeeded"] > 200
+    assert states(conn)["succeeded"] > sum(states(conn).values()) / 2
     assert states(conn)["unresolved"] > 0
     assert verdicts_of("unresolved", conn) <= {
         "ambiguous",
