@@ -74,7 +74,8 @@ def test_deliveries_go_on_under_short_limits_and_with_connections_cut_at_random(
         furnish(conn, api)
         # A claim whose commit was cut off is on record, and nobody's: it takes until its lease has expired.
         with node(database.url, "-c", "2", folder=tmp_path, **QUICK) as running:
-            until(lambda: "worker_started" in running.log, told=lambda: running.log)  # it may refuse to before
+            # Whose first look at the schema is cut refuses to start.
+            until(lambda: "worker_started" in running.log, told=lambda: running.log)
             with hanging_up(database, 0.1) as cut:
                 enqueue(conn, COUNT)
                 all_succeed(conn, COUNT, within=90)
