@@ -24,7 +24,7 @@ from worker.sandbox import Sandbox
 from worker.store import Recorder
 
 BULK: Final = 2_000
-LINGER: Final = 1.0
+LINGER: Final = 3.0
 """Seconds; a drain that is busy looks no sooner than this unasked."""
 SLOTS: Final = 200
 FULL_BATCHES: Final = timedelta(seconds=10)
