@@ -12,15 +12,15 @@ from tests.acceptance.workers import ROOT, STANDIN, Redis, environment_of
 from tests.postgres import Database, Server
 from tests.services import require_rabbitmq
 
+pytestmark = pytest.mark.timeout(200)
 REAL = ["-m", "celery", "-A", "worker", "worker", "--concurrency=1"]
 
 CELERY = ["-m", "celery", "-A", STANDIN, "worker", "--concurrency=1"]
 RUN_WORKER = "from worker.fleet import run_worker; from {} import app; run_worker(app, {!r})"
 
 
-def refusal(arguments: list[str], url: str, **environment: object) -> str:
-    """The one line with which a worker refuses to start."""
-    done = subprocess.run(
+def ran(arguments: list[str], url: str, **environment: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
         env=environment_of(url, STANDIN_PIPE=2, **environment),
@@ -29,6 +29,17 @@ def refusal(arguments: list[str], url: str, **environment: object) -> str:
         timeout=60,
         check=False,
     )
+
+
+def refusal(arguments: list[str], url: str, **environment: object) -> str:
+    """The one line with which a worker refuses to start.
+
+    Asked again after a minute: a broker that is too slow to refuse counts as away, and the worker starts.
+    """
+    try:
+        done = ran(arguments, url, **environment)
+    except subprocess.TimeoutExpired:
+        done = ran(arguments, url, **environment)
     assert done.returncode == 1, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("ringonce:")]
     assert len(lines) == 1, done.stderr
