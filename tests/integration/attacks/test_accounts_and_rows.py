@@ -6,7 +6,10 @@ import psycopg
 import pytest
 
 from tests.integration.outbox.by_hand import HOUR, SECOND, Outbox, accepted
+from tests.still import template
 from worker.operation import NoAnswer, Phase
+
+__all__ = ["template"]
 
 DAY = 24 * HOUR
 GONE = 61 * DAY

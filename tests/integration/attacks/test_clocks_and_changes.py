@@ -9,11 +9,14 @@ import pytest
 from tests.integration.drain.house import open_test_house
 from tests.integration.outbox.by_hand import CALL, MINUTE, Outbox
 from tests.postgres import Database
+from tests.still import template
 from worker.delivery import conclude
 from worker.errors import SendWindowPassed
 from worker.operation import Endpoint, NoAnswer, Phase
 from worker.stopwatch import Stopwatch, boot_time
 from worker.store import Leases
+
+__all__ = ["template"]
 
 DAY = timedelta(days=1)
 

@@ -9,6 +9,9 @@ from typing import Final
 import pytest
 
 from tests.integration.outbox.by_hand import MINUTE, SECOND, Outbox
+from tests.still import template
+
+__all__ = ["template"]
 
 ACCOUNTS: Final = ("a", "b", "c")
 ENDPOINTS: Final = ("sms.send", "voice.call")

@@ -7,7 +7,10 @@ from datetime import timedelta
 import httpx
 
 from tests.integration.outbox.by_hand import CALL, RESCUED_AFTER, WINDOW, Outbox
+from tests.still import template
 from worker.operation import Answer, NoAnswer, Phase
+
+__all__ = ["template"]
 
 ROOM = timedelta(seconds=10)
 """What is left before no whole call fits into the key's window."""

@@ -65,7 +65,7 @@ QUEUED: Final = b"""
                                   lane, next_attempt_at)
     select %(account)s, 'app', %(endpoint)s, gen_random_uuid(), '{}', sha256('{}'),
            %(lane)s || case when %(lane_count)s = 1 then '' else to_char(n %% %(lane_count)s, 'FM000000') end,
-           clock_timestamp() + %(wait)s
+           clock_timestamp() + %(wait)s - (%(count)s - n) * interval '1 us'
       from generate_series(1, %(count)s) as n"""
 ENQUEUE: Final = b"""
     select id from outbox.enqueue(

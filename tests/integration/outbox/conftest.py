@@ -1,4 +1,4 @@
-"""An outbox with one account for each test, and a second connection to it."""
+"""An outbox with one account for each test, and a second connection to it. Its clock stands still."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import pytest
 
 from tests.integration.outbox.by_hand import Outbox
 from tests.postgres import Connect
+from tests.still import template
+
+__all__ = ["template"]
 
 
 @pytest.fixture

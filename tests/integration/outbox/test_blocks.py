@@ -129,6 +129,7 @@ def test_an_account_that_had_a_success_just_now_takes_ten(outbox: Outbox) -> Non
     """Of a campaign in which three numbers of ten are barred, three in a row soon are."""
     outbox.enqueue("rcs.send")
     outbox.tell(outbox.claim_one(), accepted())
+    outbox.go_on(SECOND)
     assert [suspect(outbox, id_) for id_ in range(101, 111)] == [False] * 9 + [True]
 
 
@@ -155,6 +156,7 @@ def test_suspicions_that_count_no_more_are_forgotten(outbox: Outbox) -> None:
     assert outbox.value(b"select array_agg(operation_id) from outbox.suspicion") == [3]
     outbox.enqueue("rcs.send")
     outbox.tell(outbox.claim_one(), accepted())
+    outbox.go_on(SECOND)
     suspect(outbox, 4)
     assert outbox.value(b"select array_agg(operation_id) from outbox.suspicion") == [4]
 

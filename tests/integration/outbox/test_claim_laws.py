@@ -260,6 +260,7 @@ def test_a_leased_operation_tells_what_is_known_of_its_earlier_attempts(outbox: 
     assert second.doubt_since == outbox.attempts(id_)[0]["started_at"]
     assert (second.repeat_count, second.attempt_count, second.other_passed) == (1, 2, False)
     outbox.tell(second, answer(500, b"{}"))
+    outbox.go_on(SECOND)
     outbox.enqueue()
     outbox.tell(outbox.claim_one(), accepted())
     outbox.go_on(HOUR)

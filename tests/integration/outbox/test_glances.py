@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -19,6 +19,7 @@ import pytest
 from tests.clocks import HandSetClock
 from tests.integration.outbox.by_hand import HOLD, HOUR, SECOND, Outbox, accepted, ids, judge
 from tests.postgres import Connect, Database
+from tests.still import NOW
 from worker.errors import StoreUnavailable
 from worker.operation import Operation
 from worker.store import Leases, open_pool
@@ -39,7 +40,7 @@ def claimed(ahead: timedelta, look_seconds: float = 0.0) -> list[dict[str, Any]]
             "endpoint": "sms.send",
             "lane": "",
             "priority": 1,
-            "due_at": datetime.now(UTC) + ahead,
+            "due_at": NOW + ahead,
             "look_seconds": look_seconds,
         }
     ]
@@ -338,7 +339,8 @@ async def test_a_worker_that_lost_its_database_looks_through_the_one_that_comes_
     await leases.claim(2)
     hidden = outbox.enqueue("voice.call")
     conn.execute(
-        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'ringonce worker'"
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        " where datname = current_database() and application_name = 'ringonce worker'"
     )
     with pytest.raises(StoreUnavailable):
         await leases.claim(2)
