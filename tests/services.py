@@ -23,11 +23,13 @@ import redis
 POSTGRES15_URL = "postgresql://postgres@127.0.0.1:5432/postgres"
 REDIS_URL = "redis://127.0.0.1:6379/9"
 RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
+PATIENCE = 30
+"""Seconds for a service that is there, on a machine that is busy; one that is absent refuses at once."""
 
 
 def require_postgres15(url: str = POSTGRES15_URL) -> str:
     try:
-        with psycopg.connect(url, connect_timeout=3) as connection:
+        with psycopg.connect(url, connect_timeout=PATIENCE) as connection:
             major = connection.info.server_version // 10_000
     except psycopg.OperationalError as error:
         _absent("PostgreSQL 15", url, error)
@@ -38,7 +40,7 @@ def require_postgres15(url: str = POSTGRES15_URL) -> str:
 
 def require_redis(url: str = REDIS_URL) -> str:
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
+        with redis.Redis.from_url(url, socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE) as client:
             client.ping()
     except redis.RedisError as error:
         _absent("Redis", url, error)
@@ -47,7 +49,7 @@ def require_redis(url: str = REDIS_URL) -> str:
 
 def require_rabbitmq(url: str = RABBITMQ_URL) -> str:
     try:
-        with kombu.Connection(url, connect_timeout=3) as connection:
+        with kombu.Connection(url, connect_timeout=PATIENCE) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0)
     except kombu.exceptions.KombuError as error:
         _absent("RabbitMQ", url, error)
