@@ -25,7 +25,7 @@ from worker.stopping import Cord
 from worker.store import rota
 
 CONCURRENCY = 10
-LINGER = 0.5
+LINGER, POLL = 0.5, 60
 LEASE = timedelta(seconds=20)
 
 
@@ -60,6 +60,7 @@ def settings_for(database: Database, *, notify: bool = True) -> Settings:
         database_url=SecretStr(database.url),
         concurrency=CONCURRENCY,
         linger_seconds=LINGER,
+        poll_seconds=POLL,
         node="here",
         notify=notify,
     )
@@ -278,7 +279,7 @@ def test_bell_that_is_not_elected_rings_for_what_was_due_longer_than_a_poll(
     second: Bell, conn: psycopg.Connection
 ) -> None:
     enqueue(conn)
-    conn.execute("update outbox.operation set next_attempt_at = next_attempt_at - interval '6 seconds'")
+    conn.execute(f"update outbox.operation set next_attempt_at = next_attempt_at - interval '{POLL + 1} s'")
     assert second.run_once(conn) == Counts(drains=1)
 
 
