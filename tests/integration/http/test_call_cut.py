@@ -20,8 +20,8 @@ from worker.operation import NoAnswer, Operation, Phase, Reply
 from worker.stopwatch import Stopwatch
 from worker.transport import Transport
 
-SOON = timedelta(seconds=1)
-"""A call's deadline that nobody meets, and that a busy machine comes to within: 0.2 s were too few once."""
+DEADLINES = [timedelta(seconds=each) for each in (1, 5, 25)]
+"""Of calls that are not answered. On a machine that stalls one may not come far: then the next one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,16 @@ each_moment = pytest.mark.parametrize("name", MOMENTS)
 @each_moment
 async def test_a_deadline_knows_how_far_the_request_got(name: str, certificate: Certificate) -> None:
     place, phase = MOMENTS[name]
-    async with place(certificate) as moment, Transport(ca_file=certificate.file) as transport:
-        caller = Caller(transport, FixedCredentials())
-        asked = operation(moment.url, body=moment.body, call_deadline=SOON)
-        reply = await caller.call(asked, claimed=Stopwatch.start())
-        assert moment.reached(transport) or phase is Phase.CONNECTING
-        assert has_let_go(transport)
+    for deadline in DEADLINES:
+        async with place(certificate) as moment, Transport(ca_file=certificate.file) as transport:
+            caller = Caller(transport, FixedCredentials())
+            asked = operation(moment.url, body=moment.body, call_deadline=deadline)
+            reply = await caller.call(asked, claimed=Stopwatch.start())
+            got_there = moment.reached(transport) or phase is Phase.CONNECTING
+            assert has_let_go(transport)
+        if got_there:
+            break
+    assert got_there
     timeout = httpx.ConnectTimeout if phase is Phase.CONNECTING else httpx.ReadTimeout
     assert isinstance(reply, NoAnswer)
     assert (reply.phase, type(reply.error)) == (phase, timeout)
@@ -162,19 +166,25 @@ async def test_every_cancellation_of_the_call_is_taken_back_and_none_from_before
 
 async def test_the_answer_to_a_cut_call_is_never_taken_for_the_next() -> None:
     late = asyncio.Event()
+    asked: list[Line] = []
 
     async def answer_late(line: Line) -> None:
         await line.request()
-        if server.line_count == 1:
+        asked.append(line)
+        if line is asked[0]:
             await late.wait()
-        await line.send(ANSWER.replace(b"0", b"1" if server.line_count == 1 else b"2"))
+        await line.send(ANSWER.replace(b"0", b"1" if line is asked[0] else b"2"))
 
     async with RawServer(answer_late) as server, Transport() as transport:
         caller = Caller(transport, FixedCredentials())
-        cut = await caller.call(operation(server.url, call_deadline=SOON), claimed=Stopwatch.start())
+        for deadline in DEADLINES:
+            cut = await caller.call(operation(server.url, call_deadline=deadline), claimed=Stopwatch.start())
+            if asked:
+                break
+        before = server.line_count
         late.set()
         answer = await caller.call(operation(server.url), claimed=Stopwatch.start())
     assert isinstance(cut, NoAnswer)
-    assert server.line_count == 2
+    assert server.line_count == before + 1
     assert not isinstance(answer, NoAnswer)
     assert answer.body == b'{"result": 2}'

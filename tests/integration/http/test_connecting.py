@@ -15,11 +15,14 @@ import pytest
 
 from tests.integration.http.calls import PATH, post, refusing, swallowing
 from tests.integration.http.faults import answers
-from tests.integration.http.raw_server import ANSWER, Certificate, Line, RawServer, until
+from tests.integration.http.raw_server import ANSWER, GRACE, Certificate, Line, RawServer, until
 from worker.operation import Phase
 from worker.transport import Flight, Transport
 
-SOON = timedelta(seconds=0.3)
+
+def patience(error: type[httpx.RequestError]) -> timedelta:
+    """How long a connection may take: not long where none comes, and long enough where it fails."""
+    return timedelta(seconds=0.3 if error is httpx.ConnectTimeout else GRACE)
 
 
 def has_ipv6() -> bool:
@@ -112,7 +115,7 @@ async def test_without_a_connection_it_was_connecting_and_nothing_left(
     place, error = PLACES[name]
     flight = Flight()
     async with place(foreign_certificate) as (url, server):
-        async with Transport(connect_timeout=SOON, ca_file=foreign_certificate.file) as transport:
+        async with Transport(connect_timeout=patience(error), ca_file=foreign_certificate.file) as transport:
             with pytest.raises(error):
                 await post(transport, url, flight=flight)
         assert server is None or b"POST" not in server.received
@@ -124,7 +127,8 @@ async def test_httpx_calls_it_by_the_same_name(name: str, foreign_certificate: C
     place, error = PLACES[name]
     trust = ssl.create_default_context(cafile=foreign_certificate.file)
     async with place(foreign_certificate) as (url, _), httpx.AsyncHTTPTransport(verify=trust) as transport:
-        request = httpx.Request("POST", url, extensions={"timeout": {"connect": SOON.total_seconds()}})
+        timeout = {"connect": patience(error).total_seconds()}
+        request = httpx.Request("POST", url, extensions={"timeout": timeout})
         with pytest.raises(error):
             await transport.handle_async_request(request)
 
