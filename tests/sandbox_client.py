@@ -15,7 +15,7 @@ from worker.sandbox import Sandbox
 
 CALL = "/voice/v1/call"
 BODY = b'{"from": "+6512345678", "to": ["+919876543210"]}'
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def request_bytes(

@@ -95,7 +95,7 @@ def test_serve_ends_cleanly_on_a_signal(sign: signal.Signals) -> None:
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        with httpx.Client(auth=("sandbox", "sandbox")) as client:
+        with httpx.Client(auth=("sandbox", "sandbox"), timeout=PATIENCE) as client:
             assert client.post(url + CALL, json={}).status_code == 200  # it speaks once it listens
             process.send_signal(sign)
             assert process.communicate(timeout=PATIENCE) == ("end\n", "")
@@ -123,7 +123,9 @@ def secure(certificate: tuple[Path, Path]) -> Iterator[tuple[Sandbox, ssl.SSLCon
 def test_https_is_served_to_whoever_trusts_the_certificate(secure: tuple[Sandbox, ssl.SSLContext]) -> None:
     api, trust = secure
     assert api.url == f"https://127.0.0.1:{api.port}"
-    with httpx.Client(base_url=api.url, verify=trust, auth=("sandbox", "sandbox")) as client:
+    with httpx.Client(
+        base_url=api.url, verify=trust, auth=("sandbox", "sandbox"), timeout=PATIENCE
+    ) as client:
         assert client.post(CALL, json={}).status_code == 200
     with httpx.Client(base_url=api.url) as client, pytest.raises(httpx.ConnectError, match="VERIFY_FAILED"):
         client.post(CALL, json={})
