@@ -28,6 +28,9 @@ from worker.house import House
 GROWTH = 64 << 20
 """Bytes that a worker may grow by over one answer of any size."""
 CALL = timedelta(seconds=1)
+"""What a call may take that is not to be answered well."""
+WHOLE = timedelta(seconds=15)
+"""What it may take where the verdict is on its answer, on a machine that stalls."""
 METADATA = b"http://169.254.169.254/latest/meta-data/"
 CHUNKED = STATUS + b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -162,11 +165,11 @@ async def watched() -> AsyncIterator[Memory]:
         await asyncio.gather(watching, return_exceptions=True)
 
 
-def aim(outbox: Outbox, server: HostileServer) -> None:
-    """Let the account call *server*, and each call take a second at most."""
+def aim(outbox: Outbox, server: HostileServer, *, call: timedelta = WHOLE) -> None:
+    """Let the account call *server*, and each *call* take so long at most."""
     outbox.change("account", "default", base_url=server.url)
     outbox.do(
-        b"update outbox.endpoint set call_deadline = %(call)s::interval", call=f"{CALL.total_seconds()} s"
+        b"update outbox.endpoint set call_deadline = %(call)s::interval", call=f"{call.total_seconds()} s"
     )
 
 
@@ -195,7 +198,7 @@ async def test_an_answer_that_means_harm_ends_in_a_verdict_on_record(
 ) -> None:
     told = HARMS[harm]
     with hostile(told.pieces()) as server:
-        aim(outbox, server)
+        aim(outbox, server, call=CALL if told.verdict == "ambiguous" else WHOLE)
         async with open_test_house(database) as house, watched() as memory:
             id_ = outbox.enqueue()
             first = await settled(house, outbox, id_)
@@ -241,8 +244,11 @@ answer = st.builds(
 @given(answers=st.lists(answer | st.binary(max_size=60), min_size=12, max_size=12))
 def test_no_answer_is_lost_to_the_record(outbox: Outbox, database: Database, answers: list[bytes]) -> None:
     with hostile(*[[each] for each in answers]) as server:
-        aim(outbox, server)
-        outbox.do(b"update outbox.operation set next_attempt_at = 'tomorrow' where state = 'queued'")
+        aim(outbox, server, call=CALL)
+        outbox.do(
+            b"update outbox.operation set next_attempt_at = clock_timestamp() + interval '24 h'"
+            b" where state = 'queued'"
+        )
         outbox.do(b"select outbox.resume('default')")
         ids = outbox.enqueue_each(len(answers))
 

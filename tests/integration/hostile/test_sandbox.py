@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = "from worker.sandbox import serve; serve(on_start=lambda url: print(url, flush=True))"
-PATIENCE = 10.0
+PATIENCE = 60.0
 FLOOD = 24 << 20
 """Bytes of a flood; what is kept of one must be far less."""
 GROWTH = 16 << 20
