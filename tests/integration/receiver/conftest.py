@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from tests.postgres import Connect, Database
 from tests.waiting import PATIENCE, until
-from worker.receiver import receiver
+from worker.receiver import desk, receiver
 from worker.receiver.server import PREFIX, standing_alone
 
 SECRET = "0123456789abcdef-of-default"
@@ -65,12 +65,16 @@ def receiver_url(database: Database, login: str, connect: Connect) -> str:
 
 
 @pytest.fixture
-def serve(receiver_url: str, secrets_dir: Path) -> Iterator[Serve]:
+def serve(receiver_url: str, secrets_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """No sender is asked to come again because the machine stalls; nor does it give up itself."""
+    monkeypatch.setattr(desk, "SECONDS", PATIENCE)
     with ExitStack() as leave:
 
         def start(app: ASGIApp | None = None, *, url: str = receiver_url, **options: object) -> httpx.Client:
             made = app or standing_alone(receiver(url, secrets_dir, **options))  # type: ignore[arg-type]
             address = leave.enter_context(served(made))
-            return leave.enter_context(httpx.Client(base_url=address + PREFIX, trust_env=False))
+            return leave.enter_context(
+                httpx.Client(base_url=address + PREFIX, trust_env=False, timeout=2 * PATIENCE)
+            )
 
         yield start
