@@ -17,11 +17,14 @@ from playwright.sync_api import (
     Error,
     Route,
     ViewportSize,
+    expect,
     sync_playwright,
 )
 from playwright.sync_api import Page as Tab
 
 from tests.integration.dashboard.serving import PASSWORD, Page
+
+expect.set_options(timeout=30_000)  # milliseconds; on a busy machine a page may take more than the usual 5 s
 
 OPTIONS: Final = [
     "--headless",

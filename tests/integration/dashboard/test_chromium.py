@@ -69,10 +69,10 @@ def test_lists_evidence_and_the_time_that_is_left_keep_themselves_up_to_date(
         expect(waiting.locator(f"#case-{id_}")).to_have_count(0)
         left = shown.locator("progress").get_attribute("value") or ""
         conn.execute("select outbox.cancel(%s, 'seen at once')", [id_])
-        expect(row.locator(".mark")).to_have_text("unresolved", timeout=15_000)
-        expect(shown.locator(".story .action")).to_contain_text("seen at once", timeout=15_000)
+        expect(row.locator(".mark")).to_have_text("unresolved")
+        expect(shown.locator(".story .action")).to_contain_text("seen at once")
         expect(shown.locator("#deed-executed")).to_be_visible()
-        expect(shown.locator("progress")).not_to_have_attribute("value", left, timeout=15_000)
+        expect(shown.locator("progress")).not_to_have_attribute("value", left)
         assert int(shown.locator("progress").get_attribute("value") or "") < int(left)
         expect(waiting.locator(f"#case-{id_}")).to_be_visible(timeout=15_000)
 

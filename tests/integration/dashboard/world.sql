@@ -10,12 +10,12 @@ insert into outbox.account (name, app_id, max_in_flight, rate_per_second, burst,
                             blocked_until, blocked_reason)
 values ('campaign', 'app-c', 200, 50, 100, null, null, null, null),
        ('default', 'app-d', null, null, null, null, null, null, null),
-       ('otp', 'app-o', 50, 20, null, null, null, clock_timestamp() + interval '4 min', 'HTTP 401: UNAUTHORIZED'),
+       ('otp', 'app-o', 50, 20, null, null, null, clock_timestamp() + interval '44 min', 'HTTP 401: UNAUTHORIZED'),
        ('partner', 'app-p', null, 5, null, clock_timestamp() - interval '26 min', 'wrong caller id, asked Mia',
         null, null);
 insert into outbox.account_meter (account) select name from outbox.account on conflict do nothing;
 insert into outbox.throttle (account, endpoint, blocked_until, blocked_reason)
-values ('campaign', 'sms.send', clock_timestamp() + interval '4 min', 'HTTP 429: RATE_LIMIT_EXCEEDED');
+values ('campaign', 'sms.send', clock_timestamp() + interval '44 min', 'HTTP 429: RATE_LIMIT_EXCEEDED');
 insert into outbox.worker (node, pid, version, slots, on_duty_since, seen_at, lease_expires_at)
 values ('calls-1', 71, '0.1.0', 4, clock_timestamp() - interval '3 days', clock_timestamp() - interval '2 s',
         clock_timestamp() + interval '1 h'),
