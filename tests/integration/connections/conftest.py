@@ -10,8 +10,10 @@ import psycopg
 import pytest
 
 from tests.integration.connections.apps import APPS, App
+from tests.integration.connections.ending import at_work
 from tests.integration.sql.plain_sql import enqueue
 from tests.postgres import Database, Server
+from tests.waiting import until
 from worker import waiting
 
 
@@ -28,6 +30,8 @@ def database(server: Server, template: Database) -> Iterator[Database]:
 
 @pytest.fixture(params=APPS)
 def app(request: pytest.FixtureRequest, database: Database) -> Iterator[App]:
+    with psycopg.connect(database.url, autocommit=True) as conn:
+        until(lambda: at_work(conn) == 0)  # the app before may have hung up within a transaction
     with APPS[request.param](database) as app:
         yield app
 

@@ -18,7 +18,7 @@ from tests.waiting import until
 from worker import Result, await_result, wait
 from worker.connections import Statement, arunner, runner
 
-LONG: Final = 20.0
+LONG: Final = 60.0
 """Seconds that no test waits for: whatever ends sooner was told to."""
 LISTENING: Final = "select count(*) from pg_listening_channels()"
 _SESSION: Final = Statement.of("""
