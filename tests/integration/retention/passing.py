@@ -46,7 +46,7 @@ def fill_old(
         outbox.do(OLD, scrubbed=scrubbed, **values)
 
 
-def scrub(outbox: Outbox, *, limit: int = 500, patience: str = "2 s") -> int:
+def scrub(outbox: Outbox, *, limit: int = 500, patience: str = "1 min") -> int:
     return int(
         outbox.value(
             b"select outbox.scrub('720:00:00', %(limit)s, %(for)s)", limit=limit, **{"for": patience}
@@ -54,7 +54,7 @@ def scrub(outbox: Outbox, *, limit: int = 500, patience: str = "2 s") -> int:
     )
 
 
-def purge(outbox: Outbox, *, limit: int = 500, patience: str = "2 s") -> int:
+def purge(outbox: Outbox, *, limit: int = 500, patience: str = "1 min") -> int:
     return int(
         outbox.value(
             b"select outbox.purge('1440:00:00', %(limit)s, %(for)s)", limit=limit, **{"for": patience}
