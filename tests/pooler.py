@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import psutil
+import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.postgres import Database
@@ -39,12 +41,10 @@ def pooled(database: Database, settings: Mapping[str, str | Path] = FORGETFUL) -
     """
     with tempfile.TemporaryDirectory(prefix="ringonce-pooler-") as name:
         folder = Path(name)
-        [port] = free_ports(1)
         config = folder / "pgbouncer.ini"
         (folder / "users.txt").write_text('"postgres" ""\n')
         options = {
             "listen_addr": "127.0.0.1",
-            "listen_port": port,
             "unix_socket_dir": "",
             "auth_type": "trust",
             "auth_file": folder / "users.txt",
@@ -55,8 +55,7 @@ def pooled(database: Database, settings: Mapping[str, str | Path] = FORGETFUL) -
         server = conninfo_to_dict(database.tcp_url)
         lines = ["[databases]", f"* = host={server['host']} port={server['port']}", "[pgbouncer]"]
         lines += [f"{key} = {value}" for key, value in options.items()]
-        config.write_text("\n".join([*lines, ""]))
-        with _running(config, port):
+        with _running(config, lines) as port:
             url = make_conninfo(dbname=database.name, user="postgres", host="127.0.0.1", port=port)
             yield replace(database, url=url, tcp_url=url)
 
@@ -66,7 +65,20 @@ def _copied(value: str | Path, folder: Path) -> str | Path:
 
 
 @contextmanager
-def _running(config: Path, port: int) -> Iterator[None]:
+def _running(config: Path, lines: list[str]) -> Iterator[int]:
+    """Run it on a port of its own; on another one, if somebody took that meanwhile."""
+    for port in free_ports(5):
+        config.write_text("\n".join([*lines, f"listen_port = {port}", ""]))
+        with _started(config) as process:
+            until(partial(_has_begun, process, port), told=config.with_name("log").read_text)
+            if process.poll() is None:
+                yield port
+                return
+    pytest.fail(config.with_name("log").read_text())
+
+
+@contextmanager
+def _started(config: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [require_pgbouncer(), str(config)]
     if os.geteuid() == 0:  # it will not run as root, and reads its files as whom it becomes
         user = default_user()
@@ -77,16 +89,16 @@ def _running(config: Path, port: int) -> Iterator[None]:
     with log.open("wb") as told:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
     try:
-        until(lambda: _answers(port), told=log.read_text)
-        yield
+        yield process
     finally:
         process.kill()
         process.wait(10)
 
 
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except ConnectionRefusedError:
-        return False
-    return True
+def _has_begun(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it listens, or has ended."""
+    if process.poll() is not None:
+        return True
+    with suppress(psutil.NoSuchProcess):
+        return any(each.laddr.port == port for each in psutil.Process(process.pid).net_connections("tcp"))
+    return False
