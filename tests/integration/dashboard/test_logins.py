@@ -10,7 +10,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.documents import README, adapted, snippet
-from tests.integration.dashboard.serving import PASSWORD, Page, do, served, text
+from tests.integration.dashboard.serving import PASSWORD, PATIENCE, Page, do, served, text
 from tests.postgres import Database
 from tests.shell import free_ports, typed, with_programs
 from tests.waiting import until
@@ -55,7 +55,9 @@ def test_a_login_that_postgres_refuses_is_refused(page: Page, name: str, passwor
     "sent", ["Basic", "Basic !!!", "Basic YWRh", "Bearer abc", "Basic AAA=", "Basic \xff"]
 )
 def test_a_header_that_is_no_login_is_refused(page: Page, sent: str) -> None:
-    answer = httpx.get(page.address, headers={b"authorization": sent.encode("latin-1")}, trust_env=False)
+    answer = httpx.get(
+        page.address, headers={b"authorization": sent.encode("latin-1")}, trust_env=False, timeout=PATIENCE
+    )
     assert answer.status_code == 401
 
 
@@ -142,7 +144,7 @@ def test_a_trusted_proxy_names_its_person_and_the_audit_holds_both(
             401,
         ]
         twice = httpx.Headers([("X-Forwarded-User", "ron"), ("X-Forwarded-User", "ida")])
-        assert httpx.get(page.address, headers=twice, trust_env=False).status_code == 401
+        assert httpx.get(page.address, headers=twice, trust_env=False, timeout=PATIENCE).status_code == 401
 
 
 NAMES = {

@@ -9,7 +9,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.integration.dashboard.serving import Page, find, one, served, text, token
+from tests.integration.dashboard.serving import PATIENCE, Page, find, one, served, text, token
 from tests.integration.dashboard.world import PHONE
 from tests.postgres import Connect, Database
 from worker.dashboard.shield import CONTENT_SECURITY_POLICY
@@ -291,7 +291,7 @@ def test_no_page_holds_a_password_or_a_credential(ada: httpx.Client, page: Page)
     ],
 )
 def test_our_own_files_are_all_that_is_served(page: Page, path: str, status: int) -> None:
-    answer = httpx.get(page.address + path, trust_env=False)
+    answer = httpx.get(page.address + path, trust_env=False, timeout=PATIENCE)
     assert answer.status_code == status
     assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
 
