@@ -572,6 +572,8 @@ comment on column outbox.finished_count.account is 'The account';
 comment on column outbox.finished_count.endpoint is 'The endpoint';
 comment on column outbox.finished_count.state is 'The final state';
 comment on column outbox.finished_count.count is 'How many became it; negative: an administrator moved some out of it';
+-- It has no key: whole rows are told, or whoever publishes all tables could delete none of it.
+alter table outbox.finished_count replica identity full;
 
 create table outbox.attempt_count (
     minute    timestamptz not null,
@@ -583,8 +585,9 @@ comment on table outbox.attempt_count is
     'How many attempts ended, as deltas that only get added; upkeep folds them together, and forgets them after an hour. outbox.throughput reads them, and not a million attempts';
 comment on column outbox.attempt_count.minute is 'Start of the minute in which they were claimed';
 comment on column outbox.attempt_count.verdict is 'The verdict';
-comment on column outbox.attempt_count.duration is 'From claim to record: at most 2 ^ (duration / 4) ms, and more than the number before it says';
+comment on column outbox.attempt_count.duration is 'From claim to record: at most 2 ^ (duration / 4) ms, and more than the number before says, if there is one';
 comment on column outbox.attempt_count.count is 'How many; negative: a late report gave some another verdict';
+alter table outbox.attempt_count replica identity full;
 
 create table outbox.announcement (
     id               bigint generated always as identity primary key,
@@ -3588,7 +3591,7 @@ create view outbox.throughput as
            0.001 * 2 ^ ((min(duration) filter (where rank >= 0.99 * total) - 0.5) / 4) as p99
       from ranked group by minute, verdict;
 comment on view outbox.throughput is
-    'Attempts of the last hour, by minute and verdict, with how long they took from claim to record, to within a tenth. Not more is read if there were millions';
+    'Attempts of the last hour, by minute and verdict, with how long they took from claim to record, to within a tenth of 1 ms or more. Not more is read if there were millions';
 comment on column outbox.throughput.minute is 'Start of the minute in which they were claimed';
 comment on column outbox.throughput.verdict is 'The verdict';
 comment on column outbox.throughput.count is 'How many';

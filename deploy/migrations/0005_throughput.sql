@@ -1,12 +1,13 @@
 -- What the throughput tells is counted as it happens, and no longer read from each attempt of the last hour.
 --
 -- Works with workers from: 1
--- Locks: operation (exclusive), attempt (share row exclusive), throughput (access exclusive)
+-- Locks: operation (exclusive), attempt (share row exclusive), finished_count (access exclusive), throughput (access exclusive)
 
 begin;
 
 lock table outbox.operation in exclusive mode;
 lock table outbox.attempt in share row exclusive mode;
+lock table outbox.finished_count in access exclusive mode;
 
 -- It begins empty: an hour later the throughput tells of a whole hour.
 create table if not exists outbox.attempt_count (
@@ -19,8 +20,11 @@ comment on table outbox.attempt_count is
     'How many attempts ended, as deltas that only get added; upkeep folds them together, and forgets them after an hour. outbox.throughput reads them, and not a million attempts';
 comment on column outbox.attempt_count.minute is 'Start of the minute in which they were claimed';
 comment on column outbox.attempt_count.verdict is 'The verdict';
-comment on column outbox.attempt_count.duration is 'From claim to record: at most 2 ^ (duration / 4) ms, and more than the number before it says';
+comment on column outbox.attempt_count.duration is 'From claim to record: at most 2 ^ (duration / 4) ms, and more than the number before says, if there is one';
 comment on column outbox.attempt_count.count is 'How many; negative: a late report gave some another verdict';
+alter table outbox.attempt_count replica identity full;
+-- Neither has a key: whole rows are told, or whoever publishes all tables could delete none of them.
+alter table outbox.finished_count replica identity full;
 
 create or replace function outbox.attempt_counts() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -85,7 +89,7 @@ create or replace view outbox.throughput as
            0.001 * 2 ^ ((min(duration) filter (where rank >= 0.99 * total) - 0.5) / 4) as p99
       from ranked group by minute, verdict;
 comment on view outbox.throughput is
-    'Attempts of the last hour, by minute and verdict, with how long they took from claim to record, to within a tenth. Not more is read if there were millions';
+    'Attempts of the last hour, by minute and verdict, with how long they took from claim to record, to within a tenth of 1 ms or more. Not more is read if there were millions';
 
 revoke all on table outbox.attempt_count from public;
 revoke all on function outbox.attempt_counts from public;

@@ -363,6 +363,15 @@ def test_throughput_is_the_same_before_and_after_folding(conn: psycopg.Connectio
     assert rows(conn, f"{folded} where verdict = 'accepted'") == there, "nor with others of its minute"
 
 
+def test_counts_are_folded_where_all_tables_are_published(conn: psycopg.Connection) -> None:
+    record(conn, claimed(conn), "accepted", "succeeded", provider_id="v-1")
+    conn.execute("create publication everything for all tables")
+    for number in range(2):
+        record(conn, claimed(conn), "accepted", "succeeded", provider_id=f"w-{number}")
+    assert value(conn, "select outbox.fold_counts()") >= 2
+    assert status(conn) == {("voice.call", "succeeded", 3)}
+
+
 def test_throughput_is_of_the_last_hour_and_older_counts_go(conn: psycopg.Connection) -> None:
     leased = claimed(conn)
     age(conn, leased["id"], timedelta(minutes=61))
