@@ -34,9 +34,6 @@ SCHEMA = Path(__file__).parent.parent / "schema.sql"
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - folders of a random name are made in it
 
-QUIET = {**FAST_AND_UNSAFE, "autovacuum": "off"}
-"""Nobody but the test takes locks, holds snapshots, or has the planner learn of a table."""
-
 # Taken out of the environment: the product refuses settings that it does not know.
 GIVEN_URL = os.environ.pop("RINGONCE_TEST_DATABASE_URL", None)
 
@@ -140,7 +137,7 @@ def server() -> Iterator[Server]:
     if GIVEN_URL is not None:
         yield Server.at(GIVEN_URL)
         return
-    settings = {**QUIET, "max_connections": "200"}
+    settings = {**FAST_AND_UNSAFE, "max_connections": "200"}
     with (
         tempfile.TemporaryDirectory(prefix="ringonce-", dir=folder_for_clusters()) as folder,
         EmbeddedPostgres(Path(folder), settings=settings, tcp=True) as embedded,

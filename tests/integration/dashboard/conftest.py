@@ -14,9 +14,9 @@ from playwright.sync_api import Browser
 from tests.integration.dashboard.desk import Desk, started
 from tests.integration.dashboard.serving import PASSWORD, PEOPLE, PG_HBA, Page, served
 from tests.integration.dashboard.world import fill
-from tests.postgres import QUIET, SCHEMA, Connect, Database, Server, folder_for_clusters
+from tests.postgres import SCHEMA, Connect, Database, Server, folder_for_clusters
 from tests.waiting import until
-from worker.embedded import EmbeddedPostgres
+from worker.embedded import FAST_AND_UNSAFE, EmbeddedPostgres
 
 
 def ask_for_passwords(url: str) -> None:
@@ -36,7 +36,7 @@ def ask_for_passwords(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    settings = {**QUIET, "max_connections": "100"}
+    settings = {**FAST_AND_UNSAFE, "max_connections": "100"}
     with (
         tempfile.TemporaryDirectory(prefix="ringonce-", dir=folder_for_clusters()) as folder,
         EmbeddedPostgres(Path(folder), settings=settings, tcp=True) as embedded,
