@@ -144,3 +144,7 @@ analyze;
 insert into outbox.delivery (operation_id, provider_id, recipient, state, status, told_at, webhook_id, evidence, agrees, next_look_at)
 values (102, 'job-7', '+919876543210', 'delivered', 'DELIVRD', now() - interval '1 min', 1, true, true, null),
        (102, 'job-7', '', 'sent', 'sent', null, 2, true, true, null);
+
+insert into outbox.attempt_count (minute, verdict, duration, count)
+select date_trunc('minute', started_at), verdict, ceil(4 * log(2, extract(epoch from 1000 * (finished_at - started_at)))), 1
+  from outbox.attempt where finished_at > started_at;

@@ -105,6 +105,14 @@ def actions(conn: psycopg.Connection, id_: int) -> list[Row]:
     return rows(conn, "select * from outbox.action where operation_id = %s order by id", [id_])
 
 
+def claimed(conn: psycopg.Connection, **options: object) -> Row:
+    """Enqueue one operation and claim it, alone as it is."""
+    id_ = enqueue(conn, **options)["id"]
+    [leased] = claim(conn)
+    assert leased["id"] == id_
+    return leased
+
+
 def lease(conn: psycopg.Connection, id_: int, hold: timedelta = timedelta(seconds=30)) -> Row:
     """Lease this very operation: the second half of ``outbox.claim``, which would choose for itself."""
     return row(conn, "select * from outbox.lease(array[%s::bigint], 'node/1', %s, '{}')", [id_, hold])
