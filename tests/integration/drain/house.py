@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
@@ -16,9 +18,11 @@ from tests.integration.outbox.by_hand import Outbox
 from tests.postgres import Database
 from worker.drain import Counts, drain
 from worker.house import House, open_house
+from worker.pacer import Pacer
 from worker.settings import Settings
+from worker.store import Leases
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 40.0
 """Seconds after which what should have happened never will."""
 LONG: Final = 30.0
 """Seconds that no test waits for: whatever ends sooner was told to."""
@@ -30,10 +34,16 @@ async def open_test_house(
     database: Database,
     **changes: Any,  # noqa: ANN401  whatever a setting is
 ) -> AsyncIterator[House]:
-    """A house of five slots that lingers for a moment, unless *changes* to its settings say otherwise."""
+    """A house of five slots that lingers for a moment, unless *changes* to its settings say otherwise.
+
+    Its drains ask what is due however slow the machine is: there is no bell that would look instead.
+    """
     usual = {"database_url": database.url, "concurrency": 5, "linger_seconds": 0.05, "app_keys": KEY}
-    async with open_house(Settings.model_validate(usual | changes)) as house:
-        yield house
+    settings = Settings.model_validate(usual | changes)
+    node = f"{settings.node}/{os.getpid()}"
+    async with open_house(settings) as house:
+        looks = Pacer(free=LONG)
+        yield replace(house, leases=Leases(house.pool, node=node, hold=settings.lease_slack, looks=looks))
 
 
 async def drained(house: House, *, seconds: float = LONG) -> Counts:
